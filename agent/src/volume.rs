@@ -1,0 +1,3 @@
+//! The volume: a bucket prefix as a POSIX file system. Knows nothing of clusters.
+
+pub mod store;

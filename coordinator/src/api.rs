@@ -1,0 +1,4 @@
+//! gRPC edge: validate, convert, call.
+
+pub mod agent;
+pub mod control;

@@ -1,0 +1,35 @@
+//! What can go wrong in the coordinator, and the one table that turns it into a gRPC status.
+
+/// Each message says what happened, to which cluster or node, and what to do next.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{0}")]
+    Invalid(String),
+    #[error("{0}")]
+    NotFound(String),
+    #[error("{0}")]
+    Exists(String),
+    #[error("{0}")]
+    NotNow(String),
+    #[error("{0}")]
+    Unreachable(String),
+    #[error("{0}")]
+    Denied(String),
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+impl From<Error> for tonic::Status {
+    fn from(error: Error) -> Self {
+        let message = error.to_string();
+        match error {
+            Error::Invalid(_) => Self::invalid_argument(message),
+            Error::NotFound(_) => Self::not_found(message),
+            Error::Exists(_) => Self::already_exists(message),
+            Error::NotNow(_) => Self::failed_precondition(message),
+            Error::Unreachable(_) => Self::unavailable(message),
+            Error::Denied(_) => Self::permission_denied(message),
+            Error::Internal(_) => Self::internal(message),
+        }
+    }
+}
