@@ -1,10 +1,47 @@
-//! S3 over a directory.
+//! S3 over a directory: `s3s` for the protocol and the signatures, our own index and files behind it.
+//!
+//! What holds:
+//! - a condition and the change it guards are one step, for PUT, COPY, COMPLETE and DELETE;
+//! - an object is visible whole or not at all, and only after its checksums were verified, also when the process is
+//!   killed at any instant: bytes go into a new file ([`blob`]), then one record in an append-only log ([`log`]) makes
+//!   the object. Nothing is forced to disk: a machine that loses power may lose the last changes;
+//! - any legal key works: keys are data in the log, never file names;
+//! - a GET that has begun gives the bytes of one version, whatever is written meanwhile;
+//! - memory holds the index, never a body.
+//!
+//! Not here: versions, tags, ACLs, lifecycle, encryption (what is asked for is echoed), browser forms.
+
+mod api;
+mod blob;
+mod checksum;
+mod conditions;
+mod headers;
+mod index;
+mod keys;
+mod listing;
+mod lists;
+mod log;
+mod multipart;
+mod object;
+mod read;
+mod receive;
+mod server;
+mod store;
+
+pub use server::serve;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use tokio::net::TcpListener;
+use s3s::service::{S3Service, S3ServiceBuilder};
+use s3s::validation::{AwsNameValidation, NameValidation};
+
+use self::index::Record;
+use self::store::Store;
+
+/// The region of the local cloud.
+const REGION: &str = "local-1";
 
 /// What an access key stands for.
 #[derive(Clone)]
@@ -29,42 +66,57 @@ pub trait KeySource: Send + Sync + 'static {
     fn secret(&self, access_key: &str) -> Option<KeyGrant>;
 }
 
-/// Why the bucket service could not be opened or changed.
+/// Why the buckets could not be opened or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum BucketError {
-    /// The directory could not be read or written.
+    /// The directory could not be read or written, or is damaged.
     #[error("bucket directory: {0}")]
     Io(#[from] std::io::Error),
-    /// S3's rules for bucket names.
+    /// Against S3's rules for bucket names.
     #[error("illegal bucket name: {0}")]
     IllegalName(String),
+    /// Any other refusal of the service.
+    #[error("bucket: {0}")]
+    Refused(String),
 }
 
-/// The S3 service over one directory.
+/// The S3 service over one directory. Clones share it.
 #[derive(Debug, Clone)]
-pub struct BucketService {}
+pub struct BucketService {
+    store: Arc<Store>,
+    protocol: S3Service,
+}
 
-/// Opens the directory (made when absent), and makes it as it was when the last process ended, however it ended.
+/// Opens the directory (made when absent) as the last process left it, however that ended. No other process may have
+/// it open.
+///
+/// # Errors
+///
+/// [`BucketError::Io`] when the directory cannot be used, or its log is damaged other than by a torn last record.
 pub fn open(directory: &Path, keys: Arc<dyn KeySource>) -> Result<BucketService, BucketError> {
-    let _ = (directory, keys);
-    Ok(BucketService {})
+    let store = Arc::new(Store::open(directory)?);
+    let keys = keys::Keys(keys);
+    let mut builder = S3ServiceBuilder::new(api::Api(Arc::clone(&store)));
+    builder.set_auth(keys.clone());
+    builder.set_access(keys);
+    Ok(BucketService { store, protocol: builder.build() })
 }
 
 impl BucketService {
     /// Makes a bucket unless it exists.
+    ///
+    /// # Errors
+    ///
+    /// [`BucketError::IllegalName`], or that the log could not be written.
     pub fn create_bucket_if_absent(&self, name: &str) -> Result<(), BucketError> {
-        let _ = name;
-        Ok(())
+        if !AwsNameValidation::new().validate_bucket_name(name) {
+            return Err(BucketError::IllegalName(name.to_owned()));
+        }
+        let created = conditions::now();
+        let made = self.store.commit(|index| {
+            let absent = !index.buckets.contains_key(name);
+            Ok(absent.then(|| Record::CreateBucket { bucket: name.to_owned(), created }).into_iter().collect())
+        });
+        made.map_err(|error| BucketError::Refused(error.to_string()))
     }
-}
-
-/// Serves until `shutdown` is done, then lets requests in progress end for a few seconds.
-pub async fn serve(
-    listener: TcpListener,
-    service: BucketService,
-    shutdown: impl Future<Output = ()> + Send,
-) -> std::io::Result<()> {
-    let _ = (listener, service);
-    shutdown.await;
-    Ok(())
 }
