@@ -43,8 +43,8 @@ pub(super) fn refuse_version(version: Option<&str>) -> S3Result<()> {
 pub(super) async fn put(store: &Store, mut request: S3Request<PutObjectInput>) -> S3Result<PutObjectOutput> {
     let input = &mut request.input;
     refuse_customer_key!(input);
-    if input.write_offset_bytes.is_some() || input.tagging.is_some() {
-        return Err(s3_error!(NotImplemented, "appending and tagging are not implemented"));
+    if input.write_offset_bytes.is_some() || input.tagging.is_some() || is_rename(&request.uri) {
+        return Err(s3_error!(NotImplemented, "appending, tagging and renaming are not implemented"));
     }
     let condition = WriteCondition::new(input.if_match.as_ref(), input.if_none_match.as_ref())?;
     let headers = headers_of!(input)?;
@@ -74,6 +74,12 @@ pub(super) async fn put(store: &Store, mut request: S3Request<PutObjectInput>) -
     }
     publish(store, &input.bucket, &input.key, object, &condition)?;
     Ok(output)
+}
+
+/// RenameObject, which `s3s` 0.14 takes for a PUT.
+fn is_rename(uri: &http::Uri) -> bool {
+    let parameters = uri.query().unwrap_or_default().split('&');
+    parameters.filter_map(|parameter| parameter.split('=').next()).any(|name| name == "renameObject")
 }
 
 /// Makes an object visible if the condition holds at that instant.
@@ -243,7 +249,10 @@ pub(super) fn attributes(
     refuse_customer_key!(input);
     refuse_version(input.version_id.as_deref())?;
     let (object, _pin) = store.object(&input.bucket, &input.key)?;
-    let wanted = |name: &str| input.object_attributes.iter().any(|attribute| attribute.as_str() == name);
+    // `s3s` splits the header at lines only.
+    let mut names = input.object_attributes.iter().flat_map(|names| names.as_str().split(','));
+    let wanted: std::collections::BTreeSet<&str> = names.by_ref().map(str::trim).collect();
+    let wanted = |name: &str| wanted.contains(name);
     let parts = (!object.parts.is_empty() && wanted(ObjectAttributes::OBJECT_PARTS))
         .then(|| part_attributes(&object, input.part_number_marker.unwrap_or(0), input.max_parts.unwrap_or(1000)));
     Ok(S3Response::new(GetObjectAttributesOutput {
