@@ -84,7 +84,8 @@ impl Settings {
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, Error> {
-    std::path::absolute(path).map_err(|error| Error::Invalid(format!("cannot use the path {}: {error}", path.display())))
+    std::path::absolute(path)
+        .map_err(|error| Error::Invalid(format!("cannot use the path {}: {error}", path.display())))
 }
 
 /// `sun_path` holds 108 bytes with its closing zero.

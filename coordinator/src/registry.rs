@@ -19,8 +19,8 @@ use tokio::time::Instant;
 
 use self::node::NodeEntry;
 pub use self::session::Session;
-pub use self::transfer::{AgentEnd, TransferEnd};
 use self::transfer::Transfers;
+pub use self::transfer::{AgentEnd, TransferEnd};
 
 /// What a node can be asked to do. See `agent.proto` for the meaning of each.
 #[derive(Debug, Clone, PartialEq)]
@@ -70,8 +70,16 @@ pub enum RequestError {
 /// What a followed process sends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProcessEvent {
-    Output { stderr: bool, offset: u64, data: Bytes },
-    Exit { code: i32, signal: i32, error: String },
+    Output {
+        stderr: bool,
+        offset: u64,
+        data: Bytes,
+    },
+    Exit {
+        code: i32,
+        signal: i32,
+        error: String,
+    },
     /// A new session began: follow again from what was received.
     Reconnected,
     /// The node is gone for good.
@@ -285,7 +293,7 @@ impl Drop for Withdraw<'_> {
 }
 
 /// A subscriber that takes nothing for so long is let go; it can subscribe and follow again.
-const SUBSCRIBER_PATIENCE: Duration = Duration::from_secs(5);
+const SUBSCRIBER_PATIENCE: Duration = Duration::from_millis(if cfg!(test) { 100 } else { 5000 });
 
 async fn tell_all(subscribers: Vec<mpsc::Sender<ProcessEvent>>, event: ProcessEvent) {
     for subscriber in subscribers {

@@ -120,10 +120,7 @@ impl Coordinator {
         servers.spawn(agent_file.serve(files, shutdown.clone()));
         servers.spawn(serve_agents(parts.agents, agents, &tls, shutdown.clone())?);
         let jobs = parts.jobs.clone();
-        let info = ServiceInfo {
-            state_directory: settings.state_dir.clone(),
-            cloud: settings.cloud.name().to_owned(),
-        };
+        let info = ServiceInfo { state_directory: settings.state_dir.clone(), cloud: settings.cloud.name().to_owned() };
         let api =
             ControlApi::new(parts.clusters.clone(), parts.registry, parts.state, parts.jobs, info, shutdown.clone());
         servers.spawn(serve_control(api, control, shutdown.clone()));
@@ -168,10 +165,8 @@ impl Parts {
     ) -> anyhow::Result<Self> {
         let registry = Registry::default();
         let provider = Arc::clone(&cloud.provider);
-        let clusters =
-            Clusters::start(state.clone(), provider, registry.clone(), cloud.place.clone(), coordinates)?;
-        let jobs =
-            Jobs::new(state.clone(), clusters.clone(), registry.clone(), settings.state_dir.join("jobs"));
+        let clusters = Clusters::start(state.clone(), provider, registry.clone(), cloud.place.clone(), coordinates)?;
+        let jobs = Jobs::new(state.clone(), clusters.clone(), registry.clone(), settings.state_dir.join("jobs"));
         let agents = AgentApi::new(AgentContext {
             state: state.clone(),
             registry: registry.clone(),

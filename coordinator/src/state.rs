@@ -28,8 +28,14 @@ pub use nodes::{Binding, Issued, JoinRecord, NodeRecord};
 use crate::error::Error;
 
 /// One step a version of the schema; never changed once released, only added to.
-const MIGRATIONS: &[&str] =
-    &[settings::MIGRATION, authority::MIGRATION, clusters::MIGRATION, launches::MIGRATION, nodes::MIGRATION, jobs::MIGRATION];
+const MIGRATIONS: &[&str] = &[
+    settings::MIGRATION,
+    authority::MIGRATION,
+    clusters::MIGRATION,
+    launches::MIGRATION,
+    nodes::MIGRATION,
+    jobs::MIGRATION,
+];
 
 /// How long a statement waits for another process's lock (there is none but a user's sqlite3).
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -84,10 +90,10 @@ fn migrate(connection: &mut Connection) -> Result<(), Error> {
             MIGRATIONS.len()
         )));
     }
-    for (index, step) in MIGRATIONS.iter().enumerate().skip(version) {
+    for (step, number) in MIGRATIONS.iter().zip(1_u32..).skip(version) {
         let transaction = connection.transaction()?;
         transaction.execute_batch(step)?;
-        transaction.pragma_update(None, "user_version", index + 1)?;
+        transaction.pragma_update(None, "user_version", number)?;
         transaction.commit()?;
     }
     Ok(())

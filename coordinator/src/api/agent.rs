@@ -7,6 +7,7 @@ mod session;
 mod tests;
 mod transfer;
 
+use std::fmt;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use ec2mpi_proto::{MAX_MESSAGE_BYTES, PROTOCOL_VERSION};
 use futures::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
-pub use self::join::{CERTIFICATE_LIFETIME, MPI_USER, MPI_USER_ID, MOUNT_POINT};
+pub use self::join::{CERTIFICATE_LIFETIME, MOUNT_POINT, MPI_USER, MPI_USER_ID};
 use crate::cluster::Clusters;
 use crate::cluster::launch::Place;
 use crate::error::Error;
@@ -28,7 +29,6 @@ use crate::registry::Registry;
 use crate::state::{NodeRecord, State};
 
 /// What the service works with.
-#[derive(Debug)]
 pub struct AgentContext {
     pub state: State,
     pub registry: Registry,
@@ -39,6 +39,12 @@ pub struct AgentContext {
     pub document_certificates: Vec<String>,
     /// When this process began, seconds since the epoch.
     pub started: f64,
+}
+
+impl fmt::Debug for AgentContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AgentContext").field("place", &self.place).finish_non_exhaustive()
+    }
 }
 
 /// Serves agents.
@@ -70,7 +76,8 @@ impl AgentApi {
     fn member<T>(&self, request: &Request<T>) -> Result<Member, Error> {
         let certificates = request.peer_certs();
         let certificate = certificates.as_ref().and_then(|chain| chain.first());
-        let certificate = certificate.ok_or_else(|| Error::Denied("this call needs a node's certificate".to_owned()))?;
+        let certificate =
+            certificate.ok_or_else(|| Error::Denied("this call needs a node's certificate".to_owned()))?;
         let subject = node_of_certificate(certificate.as_ref())?;
         let found = self.context.state.node_of(&subject.instance)?;
         let (_, node) = found

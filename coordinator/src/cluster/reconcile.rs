@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 pub(super) use self::board::Board;
-use super::plan::{Action, Call, Drain, Intent, Observed, Seen, Told, is_busy, is_worried, plan};
+use super::plan::{Call, Drain, Intent, Observed, Seen, Told, is_busy, is_worried, plan};
 use super::{Inner, now, view};
 use crate::error::Error;
 use crate::provider::Instance;

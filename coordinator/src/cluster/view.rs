@@ -154,7 +154,8 @@ pub(super) fn timings(intent: &Intent, observed: &Observed, now: f64) -> BTreeMa
 /// The node that came last.
 fn slowest<'a>(intent: &Intent, observed: &'a Observed) -> Option<&'a Facts> {
     let members = intent.nodes.iter().filter(|node| node.given_up.is_none() && !node.gone);
-    let facts = members.filter_map(|node| observed.agents.get(node.instance.as_ref()?)).map(|seen| &seen.liveness.facts);
+    let facts =
+        members.filter_map(|node| observed.agents.get(node.instance.as_ref()?)).map(|seen| &seen.liveness.facts);
     let last = |facts: &&Facts| facts.phases.values().copied().fold(f64::MIN, f64::max);
     facts.max_by(|a, b| last(a).total_cmp(&last(b)))
 }

@@ -89,8 +89,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        let changed =
-            self.registry.inner.nodes.lock().get_mut(&self.node).is_some_and(|entry| entry.detach(self.id));
+        let changed = self.registry.inner.nodes.lock().get_mut(&self.node).is_some_and(|entry| entry.detach(self.id));
         if changed {
             self.registry.changed();
         }

@@ -38,13 +38,13 @@ pub(super) async fn open(settings: &Settings) -> anyhow::Result<Cloud> {
 }
 
 async fn describe(info: CloudInfo) -> Cloud {
-    let provider = Ec2Provider::connect(&Ec2Settings {
+    let settings = Ec2Settings {
         region: info.region.clone(),
         endpoint: Some(info.ec2_endpoint.clone()),
         credentials: Some((info.access_key.clone(), info.secret_key.clone())),
-    });
+    };
     Cloud {
-        provider: Arc::new(provider.await),
+        provider: Arc::new(Ec2Provider::connect(&settings).await),
         document_certificates: vec![info.document_certificate_pem.clone()],
         gateway: IpAddr::V4(info.gateway),
         place: place(info),
@@ -93,7 +93,8 @@ async fn start(settings: &Settings) -> anyhow::Result<()> {
     let ended = tokio::time::timeout(START_LIMIT, command.status()).await;
     let seconds = START_LIMIT.as_secs();
     let log = settings.cloud_dir.join("cloud.log");
-    let status = ended.with_context(|| format!("the local cloud did not start within {seconds} s, see {}", log.display()))?;
+    let status =
+        ended.with_context(|| format!("the local cloud did not start within {seconds} s, see {}", log.display()))?;
     let status = status.context("cannot start the local cloud")?;
     if !status.success() {
         bail!("the local cloud did not start ({status}), see {} and the lines above", log.display());

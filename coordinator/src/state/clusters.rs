@@ -214,8 +214,7 @@ mod tests {
         let launch = &state.launches(&id).unwrap()[0].request;
         let mut request = launch.clone();
         request.launch = LaunchId::random();
-        let new =
-            NewCluster { id: &again, spec: &record.spec, created_at: 1.0, ssh_authority: "k", launch: &request };
+        let new = NewCluster { id: &again, spec: &record.spec, created_at: 1.0, ssh_authority: "k", launch: &request };
         assert!(matches!(state.insert_cluster(&new), Err(Error::Exists(_))));
         state.remove_cluster(&id).unwrap();
         assert_eq!(state.ssh_authority(&id).unwrap(), None);
@@ -232,7 +231,7 @@ mod tests {
         state.set_goal(&id, &goal).unwrap();
         state.set_milestone(&id, &milestone).unwrap();
         let record = state.cluster(&id).unwrap().unwrap();
-        assert_eq!((record.goal, record.milestone), (goal, milestone));
+        assert_eq!((&record.goal, record.milestone), (&goal, milestone));
         let weaker = Goal::Destroy { discard: false, drain_timeout: Duration::from_secs(7) };
         state.refuse_destroy(&id, &weaker, "dirty").unwrap();
         assert_eq!(state.cluster(&id).unwrap().unwrap().goal, goal, "a refusal undid a newer wish");

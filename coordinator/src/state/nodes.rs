@@ -147,12 +147,7 @@ impl State {
 
     /// Writes down that a node's instance has ended.
     pub fn set_node_gone(&self, cluster: &ClusterId, index: u32) -> Result<(), Error> {
-        self.update_node(
-            cluster,
-            index,
-            "UPDATE nodes SET gone = ?3 WHERE cluster_id = ?1 AND node_index = ?2",
-            true,
-        )
+        self.update_node(cluster, index, "UPDATE nodes SET gone = ?3 WHERE cluster_id = ?1 AND node_index = ?2", true)
     }
 
     fn update_node(
@@ -188,9 +183,8 @@ fn store_join(t: &Transaction<'_>, instance: &InstanceId, join: &JoinRecord) -> 
 }
 
 pub(super) fn insert(t: &Transaction<'_>, cluster: &ClusterId, launch: &LaunchId, count: u32) -> Result<(), Error> {
-    let mut statement = t.prepare(
-        "INSERT INTO nodes (cluster_id, node_index, launch_id, launch_index) VALUES (?1, ?2, ?3, ?2)",
-    )?;
+    let mut statement =
+        t.prepare("INSERT INTO nodes (cluster_id, node_index, launch_id, launch_index) VALUES (?1, ?2, ?3, ?2)")?;
     for index in 0..count {
         statement.execute(params![cluster.as_str(), index, launch.as_str()])?;
     }
@@ -331,8 +325,7 @@ pub(crate) mod tests {
             host_certificate: String::new(),
             user_certificate: String::new(),
         };
-        let join =
-            |key: u8, answer: &str| JoinRecord { public_key: vec![key], answer: issued(answer), issued_at: 5.0 };
+        let join = |key: u8, answer: &str| JoinRecord { public_key: vec![key], answer: issued(answer), issued_at: 5.0 };
         assert!(state.bind(&id, &join(1, "first")).is_err(), "no node is this instance yet");
         state.answer_launch(&launch.id, &[instance(0)], 101.0).unwrap();
         assert_eq!(state.bind(&id, &join(1, "first")).unwrap(), Binding::First);

@@ -59,15 +59,12 @@ pub(super) fn join(context: &AgentContext, peer: IpAddr, request: &JoinRequest) 
 }
 
 /// Whether this machine is one that was launched for a cluster that still wants it.
-fn admit(
-    context: &AgentContext,
-    launch: &LaunchId,
-    document: &Document,
-    peer: IpAddr,
-) -> Result<Candidate, Error> {
+fn admit(context: &AgentContext, launch: &LaunchId, document: &Document, peer: IpAddr) -> Result<Candidate, Error> {
     if IpAddr::V4(document.private_ip) != peer {
         let instance = &document.instance;
-        return Err(Error::Denied(format!("the document of {instance} is shown from {peer}, not from its own address")));
+        return Err(Error::Denied(format!(
+            "the document of {instance} is shown from {peer}, not from its own address"
+        )));
     }
     let state = &context.state;
     let launch = state.launch(launch)?;
@@ -162,7 +159,8 @@ fn again(
     if now() < bound.issued_at + CERTIFICATE_LIFETIME.as_secs_f64() / 2.0 {
         return Ok(bound.answer.clone());
     }
-    let issued = Issued { certificate_pem: certificate(context, &candidate.subject, &request.csr_pem)?, ..bound.answer.clone() };
+    let issued =
+        Issued { certificate_pem: certificate(context, &candidate.subject, &request.csr_pem)?, ..bound.answer.clone() };
     context.state.renew_answer(&candidate.subject.instance, &issued, now())?;
     Ok(issued)
 }

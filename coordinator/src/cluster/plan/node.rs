@@ -76,9 +76,8 @@ pub(super) fn unwanted(intent: &Intent, observed: &Observed) -> Vec<InstanceId> 
     if intent.launches.iter().any(unanswered) {
         return Vec::new();
     }
-    let wanted = |id: &InstanceId| {
-        intent.nodes.iter().any(|node| node.instance.as_ref() == Some(id) && node.given_up.is_none())
-    };
+    let wanted =
+        |id: &InstanceId| intent.nodes.iter().any(|node| node.instance.as_ref() == Some(id) && node.given_up.is_none());
     alive(observed).into_iter().filter(|id| !wanted(id)).collect()
 }
 

@@ -93,7 +93,8 @@ impl Worker {
     }
 
     fn tell(&self, observed: &Observed, instance: InstanceId, peers: Vec<Peer>) {
-        let boot_id = observed.agents.get(&instance).map(|seen| seen.liveness.facts.boot_id.clone()).unwrap_or_default();
+        let boot_id =
+            observed.agents.get(&instance).map(|seen| seen.liveness.facts.boot_id.clone()).unwrap_or_default();
         let told = Told { peers: peers.clone(), boot_id, done: false };
         self.memory.lock().told.insert(instance.clone(), told);
         let (memory, board, registry) = (self.memory.clone(), self.board.clone(), self.inner.registry.clone());
