@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{anyhow, bail};
 use ec2mpi_proto::v1::{self, JobEvent, JobLogsRequest, ListJobsRequest, job, job_event};
 use tokio::sync::watch;
-use tonic::{Response, Status, Streaming};
+use tonic::{Code, Response, Status, Streaming};
 
 use super::connect::{Client, Coordinator, is_lost, told};
 use super::output::Sink;
@@ -131,7 +131,9 @@ impl<'a> Follower<'a> {
                 Ok(None) if !to_the_end => return Ok(Followed::SoFar),
                 // The end of a stream without the end of its job is a coordinator that ended.
                 Ok(None) => stream = self.resume(to_the_end).await?,
-                Err(status) if is_lost(&status) => stream = self.resume(to_the_end).await?,
+                Err(status) if is_lost(&status) || status.code() == Code::Unavailable => {
+                    stream = self.resume(to_the_end).await?;
+                }
                 Err(status) => return Err(told(status)),
             }
         }

@@ -58,8 +58,11 @@ fn interrupts() -> Option<Signal> {
 }
 
 async fn next(interrupts: &mut Option<Signal>) {
-    match interrupts {
-        Some(signal) if signal.recv().await.is_some() => {}
-        _ => pending().await,
+    let heard = match interrupts {
+        Some(signal) => signal.recv().await,
+        None => None,
+    };
+    if heard.is_none() {
+        pending::<()>().await;
     }
 }
