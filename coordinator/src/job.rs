@@ -25,7 +25,7 @@ mod state;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use ec2mpi_proto::id::{ClusterName, JobId};
 use parking_lot::Mutex;
@@ -33,7 +33,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use crate::cluster::Clusters;
+use crate::cluster::{ClusterView, Clusters, now};
 use crate::error::Error;
 use crate::output::{Listener, Offsets, Progress, Spool};
 use crate::registry::Registry;
@@ -42,7 +42,7 @@ use drive::Driver;
 
 pub use record::{JobNode, JobRecord, MpiPart, Process};
 pub use resolve::{ExecSpec, Explanation, RunSpec, usable_node};
-pub use state::{CANCELLED_CODE, Ending, Event, JobState};
+pub use state::{Ending, Event, JobState};
 
 /// How many jobs may be under way at once; each has a task and two open files.
 const MAX_LIVE: usize = 256;
@@ -57,11 +57,23 @@ pub struct Jobs {
     live: Arc<Mutex<HashMap<JobId, Live>>>,
 }
 
+/// What jobs see of clusters.
+pub(crate) trait ClusterViews: std::fmt::Debug + Send + Sync {
+    /// The cluster of this name as it is now.
+    fn get(&self, name: &ClusterName) -> Result<ClusterView, Error>;
+}
+
+impl ClusterViews for Clusters {
+    fn get(&self, name: &ClusterName) -> Result<ClusterView, Error> {
+        Clusters::get(self, name)
+    }
+}
+
 /// What jobs work with.
 #[derive(Debug, Clone)]
 struct Parts {
     state: State,
-    clusters: Clusters,
+    clusters: Arc<dyn ClusterViews>,
     registry: Registry,
 }
 
@@ -75,6 +87,10 @@ struct Live {
 impl Jobs {
     /// `output_dir` holds a directory a job with its output (`<state-dir>/jobs`).
     pub fn new(state: State, clusters: Clusters, registry: Registry, output_dir: PathBuf) -> Self {
+        Self::with_views(state, Arc::new(clusters), registry, output_dir)
+    }
+
+    fn with_views(state: State, clusters: Arc<dyn ClusterViews>, registry: Registry, output_dir: PathBuf) -> Self {
         Self { parts: Parts { state, clusters, registry }, output_dir, live: Arc::default() }
     }
 
@@ -239,11 +255,9 @@ impl Jobs {
     }
 }
 
-fn now() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
-}
-
 #[cfg(test)]
 pub(crate) mod fixtures;
+#[cfg(test)]
+mod scripted_tests;
 #[cfg(test)]
 mod tests;

@@ -98,7 +98,6 @@ fn end_on_signals(shutdown: &CancellationToken) -> anyhow::Result<()> {
 /// Everything that runs.
 struct Coordinator {
     clusters: Clusters,
-    jobs: Jobs,
     servers: JoinSet<anyhow::Result<()>>,
     /// Removes the socket at the end.
     _socket: listen::SocketFile,
@@ -119,18 +118,18 @@ impl Coordinator {
         let mut servers = JoinSet::new();
         servers.spawn(agent_file.serve(files, shutdown.clone()));
         servers.spawn(serve_agents(parts.agents, agents, &tls, shutdown.clone())?);
-        let jobs = parts.jobs.clone();
+        // Before callers are served: one that follows a job must find it.
+        parts.jobs.resume()?;
         let info = ServiceInfo { state_directory: settings.state_dir.clone(), cloud: settings.cloud.name().to_owned() };
         let api =
             ControlApi::new(parts.clusters.clone(), parts.registry, parts.state, parts.jobs, info, shutdown.clone());
         servers.spawn(serve_control(api, control, shutdown.clone()));
         tracing::info!(pid = std::process::id(), socket = %settings.socket.display(), "coordinator is up");
-        Ok(Self { clusters: parts.clusters, jobs, servers, _socket: socket })
+        Ok(Self { clusters: parts.clusters, servers, _socket: socket })
     }
 
     /// Until the end, and then in order: no new calls, no new steps of clusters, calls under way for a short while.
     async fn serve(mut self, args: &ServeArgs, shutdown: &CancellationToken) -> anyhow::Result<()> {
-        self.jobs.resume()?;
         let failure = tokio::select! {
             () = shutdown.cancelled() => Ok(()),
             () = idle(&self.clusters, args.idle_timeout) => Ok(()),

@@ -155,10 +155,7 @@ impl ControlService for ControlApi {
         Ok(Response::new(stream::job_events(listener, self.shutdown.clone())))
     }
 
-    async fn list_jobs(
-        &self,
-        request: Request<v1::ListJobsRequest>,
-    ) -> Result<Response<v1::ListJobsResponse>, Status> {
+    async fn list_jobs(&self, request: Request<v1::ListJobsRequest>) -> Result<Response<v1::ListJobsResponse>, Status> {
         let cluster = parse::cluster_name(&request.into_inner().cluster)?;
         let jobs = self.jobs.list(&cluster)?.iter().map(render::job).collect();
         Ok(Response::new(v1::ListJobsResponse { jobs }))
@@ -178,10 +175,7 @@ impl ControlService for ControlApi {
         Ok(Response::new(v1::CopyInResponse {}))
     }
 
-    async fn copy_out(
-        &self,
-        request: Request<v1::CopyOutRequest>,
-    ) -> Result<Response<Self::CopyOutStream>, Status> {
+    async fn copy_out(&self, request: Request<v1::CopyOutRequest>) -> Result<Response<Self::CopyOutStream>, Status> {
         let target = parse::copy_source(request.into_inner())?;
         Ok(Response::new(copy::copy_out(&self.clusters, &self.registry, &target).await?))
     }

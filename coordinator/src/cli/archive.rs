@@ -68,13 +68,13 @@ pub(super) fn pack(source: &Path, output: impl Write) -> anyhow::Result<()> {
     let name = name.ok_or_else(|| anyhow!("{} has no name to copy it under", source.display()))?;
     let mut builder = Builder::new(output);
     builder.follow_symlinks(false);
-    let packed = if real.is_dir() {
-        builder.append_dir_all(name, &real)
-    } else {
-        builder.append_path_with_name(&real, name)
-    };
+    let packed =
+        if real.is_dir() { builder.append_dir_all(name, &real) } else { builder.append_path_with_name(&real, name) };
     packed.with_context(|| format!("cannot copy {}", source.display()))?;
-    builder.into_inner().and_then(|mut output| output.flush()).with_context(|| format!("cannot copy {}", source.display()))
+    builder
+        .into_inner()
+        .and_then(|mut output| output.flush())
+        .with_context(|| format!("cannot copy {}", source.display()))
 }
 
 /// Unpacks what [`pack`], or a node, wrote: into `target` if that is a directory, else as `target`.

@@ -11,10 +11,10 @@ use tokio::task::spawn_blocking;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
+use super::OK;
 use super::archive::{self, Chunks};
 use super::connect::{Client, Coordinator, told};
 use super::parse::Place;
-use super::OK;
 
 /// Chunks that may wait for the wire.
 const QUEUE: usize = 16;
@@ -84,12 +84,7 @@ async fn upload(mut client: Client, target: CopyTarget, source: PathBuf) -> anyh
     Ok(())
 }
 
-async fn download(
-    mut client: Client,
-    source: CopyOutRequest,
-    target: PathBuf,
-    recursive: bool,
-) -> anyhow::Result<()> {
+async fn download(mut client: Client, source: CopyOutRequest, target: PathBuf, recursive: bool) -> anyhow::Result<()> {
     let chunks = client.copy_out(source).await.map_err(told)?.into_inner();
     let bytes = chunks
         .map_ok(|chunk| Bytes::from(chunk.data))

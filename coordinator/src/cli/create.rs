@@ -73,10 +73,7 @@ pub(super) async fn run(coordinator: &Coordinator, args: Args) -> anyhow::Result
 }
 
 /// Records the intent. After a lost answer it is looked up whether the intent was recorded.
-async fn create(
-    coordinator: &Coordinator,
-    request: CreateClusterRequest,
-) -> anyhow::Result<(Client, v1::Cluster)> {
+async fn create(coordinator: &Coordinator, request: CreateClusterRequest) -> anyhow::Result<(Client, v1::Cluster)> {
     let mut client = coordinator.connect().await?;
     let begun = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
     let mut was_lost = false;

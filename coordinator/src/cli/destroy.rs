@@ -68,11 +68,7 @@ async fn begin(coordinator: &Coordinator, request: DestroyClusterRequest) -> any
     }
 }
 
-async fn wait(
-    coordinator: &Coordinator,
-    client: Client,
-    name: &ClusterName,
-) -> anyhow::Result<Option<v1::Cluster>> {
+async fn wait(coordinator: &Coordinator, client: Client, name: &ClusterName) -> anyhow::Result<Option<v1::Cluster>> {
     let mut progress = Progress::new();
     let request = WatchClusterRequest { name: name.to_string(), follow: true };
     let last = watch(coordinator, client, request, |cluster| {
@@ -105,7 +101,9 @@ fn report(name: &ClusterName, last: Option<v1::Cluster>, as_json: bool) -> anyho
 fn closing_lines(name: &str, proof: &v1::DestructionProof) -> String {
     let v1::DestructionProof { terminated, remaining, query, volume_kept } = proof;
     let instances = if *terminated == 1 { "instance" } else { "instances" };
-    let first = format!("cluster {name} is destroyed: {terminated} {instances} terminated, {remaining} left (asked: {query})\n");
+    let first = format!(
+        "cluster {name} is destroyed: {terminated} {instances} terminated, {remaining} left (asked: {query})\n"
+    );
     if volume_kept.is_empty() {
         return first;
     }

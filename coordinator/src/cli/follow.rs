@@ -65,11 +65,7 @@ impl<'a> Follower<'a> {
     }
 
     /// Starts a job and gives its id; the stream begins after the event that told it.
-    pub(super) async fn start<S, W>(
-        &mut self,
-        asked: &Asked,
-        start: S,
-    ) -> anyhow::Result<(Streaming<JobEvent>, String)>
+    pub(super) async fn start<S, W>(&mut self, asked: &Asked, start: S) -> anyhow::Result<(Streaming<JobEvent>, String)>
     where
         S: Fn(Client) -> W,
         W: Future<Output = Result<Response<Streaming<JobEvent>>, Status>>,
@@ -99,13 +95,15 @@ impl<'a> Follower<'a> {
     async fn find(&self, client: &mut Client, asked: &Asked, begun: f64) -> anyhow::Result<Option<String>> {
         let request = ListJobsRequest { cluster: self.cluster.clone() };
         let jobs = client.list_jobs(request).await.map_err(told)?.into_inner().jobs;
-        let same = |job: &v1::Job| {
-            job.command == asked.command && job.ranks == asked.ranks && job.started_at + 0.001 >= begun
-        };
+        let same =
+            |job: &v1::Job| job.command == asked.command && job.ranks == asked.ranks && job.started_at + 0.001 >= begun;
         let mut found = jobs.into_iter().filter(same).map(|job| job.job_id);
         match (found.next(), found.next()) {
             (Some(_), Some(_)) => {
-                bail!("lost the coordinator while starting, and cannot tell which job is ours: `ec2mpi jobs {}`", self.cluster)
+                bail!(
+                    "lost the coordinator while starting, and cannot tell which job is ours: `ec2mpi jobs {}`",
+                    self.cluster
+                )
             }
             (job, _) => Ok(job),
         }

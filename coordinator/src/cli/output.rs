@@ -20,7 +20,9 @@ impl Sink {
             true => write_all(&mut self.stderr, data).await,
             false => write_all(&mut self.stdout, data).await,
         };
-        written.with_context(|| if to_stderr { "cannot write to standard error" } else { "cannot write to standard output" })
+        written.with_context(|| {
+            if to_stderr { "cannot write to standard error" } else { "cannot write to standard output" }
+        })
     }
 }
 

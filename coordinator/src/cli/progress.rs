@@ -132,7 +132,12 @@ mod tests {
 
     fn cluster(state: cluster::State, nodes: &[node::State]) -> v1::Cluster {
         let node = |state: &node::State| v1::Node { state: (*state).into(), ..Default::default() };
-        v1::Cluster { state: state.into(), nodes_wanted: 4, nodes: nodes.iter().map(node).collect(), ..Default::default() }
+        v1::Cluster {
+            state: state.into(),
+            nodes_wanted: 4,
+            nodes: nodes.iter().map(node).collect(),
+            ..Default::default()
+        }
     }
 
     #[test]

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use ec2mpi_proto::id::InstanceId;
 use futures::future::join_all;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
+use super::Parts;
 use super::record::{JobNode, JobRecord};
 use super::resolve::list;
-use super::Parts;
 use crate::cluster::NodePhase;
 use crate::registry::{Registry, Request, RequestError};
 
@@ -18,7 +18,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(600);
 /// What an answer may take beyond the work asked for: an agent that is restarted comes back within seconds.
 const ANSWER_MARGIN: Duration = Duration::from_secs(30);
 /// How long a node without a session may take to come back before the barrier fails.
-const RECONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+const SILENCE_LIMIT: Duration = Duration::from_secs(30);
 /// A volume that is being restarted refuses for some seconds; failures within this time are tried again.
 const RETRY_FOR: Duration = Duration::from_secs(20);
 const RETRY_PAUSE: Duration = Duration::from_secs(2);
@@ -43,11 +43,10 @@ pub(super) fn nodes(parts: &Parts, job: &JobRecord) -> Result<Vec<JobNode>, Stri
 }
 
 async fn drain(registry: &Registry, node: &JobNode) -> Result<(), String> {
-    connected(registry, &node.instance).await?;
     let begun = Instant::now();
     loop {
         let request = Request::Drain { timeout: DRAIN_TIMEOUT };
-        match registry.request(&node.instance, request, DRAIN_TIMEOUT + ANSWER_MARGIN).await {
+        match ask(registry, node, request, DRAIN_TIMEOUT + ANSWER_MARGIN).await? {
             Ok(_) => return Ok(()),
             Err(RequestError::Failed(..)) if begun.elapsed() < RETRY_FOR => sleep(RETRY_PAUSE).await,
             Err(error) => return Err(reason(error)),
@@ -56,25 +55,31 @@ async fn drain(registry: &Registry, node: &JobNode) -> Result<(), String> {
 }
 
 async fn raise_epoch(registry: &Registry, node: &JobNode) -> Result<(), String> {
-    let answer = registry.request(&node.instance, Request::RaiseEpoch, ANSWER_MARGIN).await;
-    answer.map(|_| ()).map_err(reason)
+    ask(registry, node, Request::RaiseEpoch, ANSWER_MARGIN).await?.map(|_| ()).map_err(reason)
 }
 
-/// Returns when the node has a session; fails after [`RECONNECT_TIMEOUT`].
-async fn connected(registry: &Registry, node: &InstanceId) -> Result<(), String> {
-    let mut changes = registry.changes();
-    let wait = async {
-        while !registry.liveness(node).is_some_and(|live| live.connected) {
-            if changes.changed().await.is_err() {
-                return;
-            }
-        }
-    };
-    let limit = RECONNECT_TIMEOUT;
-    timeout(limit, wait).await.map_err(|_| format!("out of reach for {} s", limit.as_secs()))
+/// A request that does not wait for its whole deadline when the node is out of reach.
+async fn ask(
+    registry: &Registry,
+    node: &JobNode,
+    request: Request,
+    deadline: Duration,
+) -> Result<Result<String, RequestError>, String> {
+    tokio::select! {
+        answer = registry.request(&node.instance, request, deadline) => Ok(answer),
+        () = silent(registry, &node.instance) => Err(format!("out of reach for {} s", SILENCE_LIMIT.as_secs())),
+    }
 }
 
-fn reason(error: RequestError) -> String {
+/// Returns when the node has had no session for [`SILENCE_LIMIT`].
+async fn silent(registry: &Registry, node: &InstanceId) {
+    while let Some(left) = SILENCE_LIMIT.checked_sub(registry.silence(node)).filter(|left| !left.is_zero()) {
+        sleep(left).await;
+    }
+}
+
+/// Why a node has no answer; the caller names the node.
+pub(super) fn reason(error: RequestError) -> String {
     match error {
         RequestError::Timeout(_, limit) => format!("no answer within {} s", limit.as_secs()),
         RequestError::Failed(_, why) => why,

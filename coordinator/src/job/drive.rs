@@ -10,7 +10,8 @@ use tracing::{debug, error, info};
 
 use super::record::JobRecord;
 use super::state::{Ending, Event, JobState};
-use super::{Parts, barrier, kill, now, resolve};
+use super::{Parts, barrier, kill, resolve};
+use crate::cluster::now;
 use crate::error::Error;
 use crate::output::{Progress, SpoolWriter};
 use crate::registry::Request;
@@ -112,7 +113,7 @@ impl Driver {
     async fn ask(&self, request: Request) -> Result<String, String> {
         let node = &self.record.node;
         let answer = self.parts.registry.request(&node.instance, request, DEADLINE).await;
-        answer.map_err(|error| format!("not started: {} ({error})", node.host_name))
+        answer.map_err(|error| format!("not started, {}: {}", node.host_name, barrier::reason(error)))
     }
 
     async fn cancel_running(&mut self) -> Event {

@@ -65,10 +65,6 @@ fn node(index: u32) -> NodeView {
         slots: 2,
         volume: VolumeState::default(),
         dedicated_cores: false,
-        mpi: vec![Installation {
-            family: "openmpi".into(),
-            version: "4.1.4".into(),
-            mpirun: "/usr/bin/mpirun".into(),
-        }],
+        mpi: vec![Installation { family: "openmpi".into(), version: "4.1.4".into(), mpirun: "/usr/bin/mpirun".into() }],
     }
 }

@@ -7,9 +7,9 @@ use futures::future::BoxFuture;
 use tokio::time::{interval, sleep};
 use tracing::{debug, warn};
 
+use super::barrier;
 use super::drive::Driver;
 use super::state::{Event, NO_EXIT_CODE};
-use super::barrier;
 use crate::output::{Appended, Stream};
 use crate::registry::{ProcessEvent, Request, RequestError};
 
@@ -45,6 +45,7 @@ impl Driver {
     async fn follow_once(&mut self, spool_failures: &mut u32) -> Option<Event> {
         let mut events = self.parts.registry.subscribe(&self.record.node.instance, &self.record.id);
         let mut asking = Some(self.ask_to_follow());
+        let mut ask_again = false;
         let mut check = interval(CHECK);
         loop {
             let next = tokio::select! {
@@ -61,9 +62,12 @@ impl Driver {
             };
             match next {
                 Next::Listen => {}
-                Next::AskAgain if asking.is_some() => {}
-                Next::AskAgain => asking = Some(self.ask_to_follow()),
+                Next::AskAgain => ask_again = true,
                 Next::Over(event) => return Some(event),
+            }
+            // One question at a time: what comes before its answer may be the end of what was asked for before.
+            if ask_again && asking.is_none() {
+                (asking, ask_again) = (Some(self.ask_to_follow()), false);
             }
         }
     }

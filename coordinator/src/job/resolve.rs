@@ -46,12 +46,12 @@ pub struct Explanation {
 }
 
 /// Where the agent puts a job's hostfile.
-pub fn hostfile_path(job: &JobId) -> String {
+pub(super) fn hostfile_path(job: &JobId) -> String {
     format!("/run/ec2mpi/hostfiles/{job}")
 }
 
 /// What this run would do on this cluster as it is.
-pub fn explain(view: &ClusterView, id: &JobId, spec: &RunSpec) -> Result<Explanation, Error> {
+pub(super) fn explain(view: &ClusterView, id: &JobId, spec: &RunSpec) -> Result<Explanation, Error> {
     let head = head(view)?;
     let ready = ready_nodes(view);
     let hosts = hosts(&ready)?;
@@ -77,7 +77,7 @@ pub fn explain(view: &ClusterView, id: &JobId, spec: &RunSpec) -> Result<Explana
 }
 
 /// The job that this run is.
-pub fn run(view: &ClusterView, id: JobId, spec: RunSpec, now: f64) -> Result<JobRecord, Error> {
+pub(super) fn run(view: &ClusterView, id: JobId, spec: RunSpec, now: f64) -> Result<JobRecord, Error> {
     let Explanation { hostfile, launch, node } = explain(view, &id, &spec)?;
     let process =
         Process { argv: launch.argv, environment: launch.environment, working_directory: spec.working_directory };
@@ -86,19 +86,16 @@ pub fn run(view: &ClusterView, id: JobId, spec: RunSpec, now: f64) -> Result<Job
 }
 
 /// The job that this command is.
-pub fn exec(view: &ClusterView, id: JobId, spec: ExecSpec, now: f64) -> Result<JobRecord, Error> {
+pub(super) fn exec(view: &ClusterView, id: JobId, spec: ExecSpec, now: f64) -> Result<JobRecord, Error> {
     let node = job_node(usable_node(view, spec.node)?)?;
     let command = words(spec.program, spec.arguments);
-    let process = Process {
-        argv: command.clone(),
-        environment: spec.environment,
-        working_directory: spec.working_directory,
-    };
+    let process =
+        Process { argv: command.clone(), environment: spec.environment, working_directory: spec.working_directory };
     Ok(record(view, id, node, command, process, None, now))
 }
 
 /// The hostfile for so many ranks, or for all slots.
-pub fn hostfile(view: &ClusterView, ranks: Option<u32>) -> Result<String, Error> {
+pub(super) fn hostfile(view: &ClusterView, ranks: Option<u32>) -> Result<String, Error> {
     head(view)?;
     let ready = ready_nodes(view);
     let hosts = hosts(&ready)?;

@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 /// Exit code of a job that was cancelled: what a shell gives for SIGINT.
-pub const CANCELLED_CODE: i32 = 130;
+pub(super) const CANCELLED_CODE: i32 = 130;
 /// Exit code of a job that did not come to an exit of its own.
-pub const NO_EXIT_CODE: i32 = 1;
+pub(super) const NO_EXIT_CODE: i32 = 1;
 
 /// Where a job stands. Written down before what it says is done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,12 +28,19 @@ pub enum JobState {
 #[serde(tag = "ending", rename_all = "snake_case")]
 pub enum Ending {
     /// By itself, or by a signal (128 + signal).
-    Exited { code: i32 },
+    Exited {
+        code: i32,
+    },
     /// It could not be started, or what ran it broke.
-    Failed { why: String, code: i32 },
+    Failed {
+        why: String,
+        code: i32,
+    },
     Cancelled,
     /// Its node is gone.
-    Lost { node: String },
+    Lost {
+        node: String,
+    },
 }
 
 /// What moves a job.
@@ -182,7 +189,16 @@ mod tests {
         let table: [(&str, [&str; 8]); 6] = [
             (
                 "prepare",
-                ["run", "finish-failed", "finish", "finish-failed", "finish-lost", "cancel-early", "prepare", "prepare"],
+                [
+                    "run",
+                    "finish-failed",
+                    "finish",
+                    "finish-failed",
+                    "finish-lost",
+                    "cancel-early",
+                    "prepare",
+                    "prepare",
+                ],
             ),
             ("run", ["run", "finish-failed", "finish", "finish-failed", "finish-lost", "cancel", "run", "run"]),
             (

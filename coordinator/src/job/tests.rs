@@ -1,4 +1,4 @@
-//! What a job becomes of a cluster and a request. (What it does with nodes is tested in `tests/scripted.rs`.)
+//! What a job becomes of a cluster and a request. What it does with nodes is in `scripted_tests`.
 
 use super::fixtures::view;
 use super::*;

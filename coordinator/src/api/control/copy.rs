@@ -5,9 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use ec2mpi_proto::id::InstanceId;
 use ec2mpi_proto::v1::{self, copy_in_request};
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::unfold;
-use futures::FutureExt;
 use tokio::time::timeout;
 use tonic::{Status, Streaming};
 
@@ -74,9 +74,7 @@ pub(super) async fn copy_out(
     })))
 }
 
-async fn next_message(
-    caller: &mut Streaming<v1::CopyInRequest>,
-) -> Result<Option<copy_in_request::Message>, Status> {
+async fn next_message(caller: &mut Streaming<v1::CopyInRequest>) -> Result<Option<copy_in_request::Message>, Status> {
     let message = timeout(IDLE_LIMIT, caller.message()).await.map_err(|_| idle("the caller"))??;
     match message {
         None => Ok(None),

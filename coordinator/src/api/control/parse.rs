@@ -126,7 +126,9 @@ fn path(what: &str, text: String) -> Result<String, Error> {
 fn environment(variables: HashMap<String, String>) -> Result<BTreeMap<String, String>, Error> {
     for (name, value) in &variables {
         if !is_variable_name(name) {
-            return Err(invalid(format!("{name:?} is not the name of an environment variable: [A-Za-z_][A-Za-z0-9_]*")));
+            return Err(invalid(format!(
+                "{name:?} is not the name of an environment variable: [A-Za-z_][A-Za-z0-9_]*"
+            )));
         }
         if name == "EC2MPI_JOB" {
             return Err(invalid("EC2MPI_JOB is set by the coordinator; choose another name".into()));
@@ -155,7 +157,11 @@ fn arguments(what: &str, words: Vec<String>) -> Result<Vec<String>, Error> {
 }
 
 fn without_zero(what: &str, text: &str) -> Result<(), Error> {
-    if text.contains('\0') { Err(invalid(format!("{what} holds a zero byte, which no process can take"))) } else { Ok(()) }
+    if text.contains('\0') {
+        Err(invalid(format!("{what} holds a zero byte, which no process can take")))
+    } else {
+        Ok(())
+    }
 }
 
 fn invalid(why: String) -> Error {

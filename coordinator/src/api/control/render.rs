@@ -145,8 +145,7 @@ mod tests {
     fn a_destroyed_cluster_carries_its_proof_and_no_other_does() {
         let mut view = view(2);
         assert_eq!(cluster(&view).proof, None);
-        let proof =
-            Proof { terminated: 2, remaining: 0, query: "q".into(), volume_kept: Some("s3://b/demo/".into()) };
+        let proof = Proof { terminated: 2, remaining: 0, query: "q".into(), volume_kept: Some("s3://b/demo/".into()) };
         view.phase = ClusterPhase::Destroyed { proof };
         let wire = cluster(&view);
         assert_eq!(wire.state(), v1::cluster::State::Destroyed);

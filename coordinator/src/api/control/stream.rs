@@ -11,8 +11,8 @@ use tonic::Status;
 
 use super::{event, render};
 use crate::cluster::{ClusterPhase, ClusterView};
-use crate::output::{JobEvent, Listener};
 use crate::output;
+use crate::output::{JobEvent, Listener};
 
 pub(super) type BoxStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
