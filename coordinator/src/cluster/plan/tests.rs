@@ -270,6 +270,18 @@ mod creating {
     }
 
     #[test]
+    fn usable_nodes_are_not_late_because_others_were() {
+        let (mut intent, mut observed) = mounted(2, 1);
+        intent.nodes[1].joined_at = None;
+        observed.agents.remove(&id(1));
+        assert_eq!(give_ups(&plan(&intent, &observed, LATE)).iter().map(|given| given.0).collect::<Vec<_>>(), [1]);
+        intent.nodes[1].given_up = Some("late".into());
+        assert!(matches!(plan(&intent, &observed, LATE)[..], [Action::TellPeers { .. }, Action::Terminate(_)]));
+        let why = "not ready within 600 s: it has not acknowledged the names of its peers";
+        assert_eq!(give_ups(&plan(&intent, &observed, LATE + 30.0)), [(0, why)]);
+    }
+
+    #[test]
     fn downtime_of_the_coordinator_does_not_count() {
         let (intent, mut observed) = launched(1, 1);
         observed.started = LATE;
