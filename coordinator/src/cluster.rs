@@ -299,4 +299,4 @@ fn check_counts(spec: &mut ClusterSpec) -> Result<(), Error> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

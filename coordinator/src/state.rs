@@ -23,6 +23,8 @@ use rusqlite::Connection;
 pub use authority::AuthorityKeys;
 pub use clusters::{ClusterRecord, Goal, Milestone, NewCluster};
 pub use launches::LaunchRecord;
+#[cfg(test)]
+pub(crate) use nodes::tests::sample_cluster;
 pub use nodes::{Binding, Issued, JoinRecord, NodeRecord};
 
 use crate::error::Error;

@@ -281,7 +281,7 @@ pub(crate) mod tests {
             security_groups: vec![],
             instance_profile: None,
             user_data: "#!/bin/sh\n".into(),
-            tags: BTreeMap::new(),
+            tags: BTreeMap::from([(crate::provider::tag::CLUSTER_ID.to_owned(), id.to_string())]),
         };
         let new = NewCluster { id: &id, spec: &spec, created_at: 100.0, ssh_authority: "key", launch: &launch };
         state.insert_cluster(&new).unwrap();

@@ -18,7 +18,7 @@ use crate::failpoint;
 use crate::identity::Validity;
 use crate::identity::authority::{NodeSubject, csr_public_key};
 use crate::identity::document::{self, Document};
-use crate::identity::ssh::SshAuthority;
+use crate::identity::ssh::{SshAuthority, address_patterns};
 use crate::state::{Binding, ClusterRecord, Goal, Issued, JoinRecord, LaunchRecord, Milestone, NodeRecord};
 
 /// How long a node's client certificate lives; agents renew it long before.
@@ -203,7 +203,8 @@ fn address_of(candidate: &Candidate) -> Result<String, Error> {
 fn response(context: &AgentContext, candidate: &Candidate, issued: Issued) -> Result<JoinResponse, Error> {
     let ssh = ssh_authority(context, candidate)?;
     let cluster = &candidate.cluster;
-    let patterns = [format!("{}-*", cluster.spec.name), address_pattern(&context.place.cidr)];
+    let mut patterns = address_patterns(&context.place.cidr)?;
+    patterns.push(format!("{}-*", cluster.spec.name));
     Ok(JoinResponse {
         certificate_pem: issued.certificate_pem,
         node: Some(NodeIdentity {
@@ -232,15 +233,6 @@ fn response(context: &AgentContext, candidate: &Candidate, issued: Issued) -> Re
         }),
         cluster_cidr: context.place.cidr.clone(),
     })
-}
-
-/// A known_hosts pattern for the addresses of a block: its whole octets. What is too wide in it does no harm, a host
-/// certificate names its address.
-pub(super) fn address_pattern(cidr: &str) -> String {
-    let (network, bits) = cidr.split_once('/').unwrap_or((cidr, "32"));
-    let octets = bits.parse::<usize>().unwrap_or(0) / 8;
-    let whole: Vec<_> = network.split('.').take(octets).collect();
-    if octets >= 4 { whole.join(".") } else { whole.into_iter().chain(["*"]).collect::<Vec<_>>().join(".") }
 }
 
 /// A fresh client certificate for the key that the node joined with.
