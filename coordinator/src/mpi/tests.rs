@@ -143,13 +143,15 @@ fn the_library_is_one_that_all_nodes_have() {
     let new = installation("openmpi", "4.1.10", "/opt/openmpi/bin/mpirun");
     let mpich = installation("mpich", "4.0.2", "/usr/bin/mpiexec.hydra");
     let unknown = installation("lam", "7.1.4", "/usr/bin/mpirun.lam");
-    let choose = |nodes: &[&[Installation]]| choose(nodes);
     let all = [mpich.clone(), old.clone(), new.clone(), unknown.clone()];
     assert_eq!(choose(&[&all, &all]).unwrap(), new);
     assert_eq!(choose(&[&all, &[old.clone(), mpich.clone()]]).unwrap(), old);
-    assert_eq!(choose(&[&[mpich.clone()], &all]).unwrap(), mpich);
-    for none in [&[][..], &[&[]], &[&all, &[]], &[&[old], &[new]], &[&[unknown]]] {
-        assert!(choose(none).unwrap_err().to_string().contains("openmpi-bin"));
+    assert_eq!(choose(&[std::slice::from_ref(&mpich), &all]).unwrap(), mpich);
+    let (old, new, unknown) = ([old], [new], [unknown]);
+    let nothing: &[Installation] = &[];
+    let without: [&[&[Installation]]; 5] = [&[], &[nothing], &[&all, nothing], &[&old, &new], &[&unknown]];
+    for nodes in without {
+        assert!(choose(nodes).unwrap_err().to_string().contains("openmpi-bin"));
     }
 }
 

@@ -25,7 +25,7 @@ fetch() {
     if command -v curl >/dev/null 2>&1; then
         curl -fsS --connect-timeout 10 --max-time 300 -o "$2" "$1"
     elif command -v wget >/dev/null 2>&1; then
-        wget -q -T 30 -O "$2" "$1"
+        wget -q -t 1 -T 30 -O "$2" "$1"
     else
         python3 -c 'import shutil, sys, urllib.request
 with urllib.request.urlopen(sys.argv[1], timeout=30) as reply, open(sys.argv[2], "wb") as file:
@@ -33,7 +33,7 @@ with urllib.request.urlopen(sys.argv[1], timeout=30) as reply, open(sys.argv[2],
     fi
 }
 
-# Some 9 minutes of waiting at most, for a coordinator that is being restarted.
+# Waits for a coordinator that is being restarted: 8 minutes, or twice that where connections time out.
 agent=/opt/ec2mpi/bin/ec2mpi-agent
 attempt=1
 until fetch "$url" "$agent.new" && echo "$sum  $agent.new" | sha256sum -c - >/dev/null; do

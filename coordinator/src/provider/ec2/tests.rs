@@ -12,11 +12,12 @@ use super::*;
 use crate::provider::InstanceState;
 
 type Answer = (u16, String);
+type Form = Vec<(String, String)>;
 
 /// Answers every POST with what `respond` makes of its form fields, and keeps those.
 struct Server {
     address: SocketAddr,
-    seen: Arc<Mutex<Vec<Vec<(String, String)>>>>,
+    seen: Arc<Mutex<Vec<Form>>>,
 }
 
 impl Server {
@@ -53,7 +54,7 @@ impl Server {
     }
 }
 
-async fn read_form(mut stream: TcpStream, respond: impl Fn(&[(String, String)]) -> Answer) -> Vec<(String, String)> {
+async fn read_form(mut stream: TcpStream, respond: impl Fn(&[(String, String)]) -> Answer) -> Form {
     let mut request = Vec::new();
     let body = loop {
         let mut buffer = [0; 4096];
@@ -75,10 +76,9 @@ async fn read_form(mut stream: TcpStream, respond: impl Fn(&[(String, String)]) 
     fields
 }
 
-fn parse_form(body: &str) -> Vec<(String, String)> {
+fn parse_form(body: &str) -> Form {
     let url = format!("http://x/?{body}");
-    let query: axum::extract::Query<Vec<(String, String)>> =
-        axum::extract::Query::try_from_uri(&url.parse().unwrap()).unwrap();
+    let query: axum::extract::Query<Form> = axum::extract::Query::try_from_uri(&url.parse().unwrap()).unwrap();
     query.0
 }
 
@@ -263,26 +263,77 @@ async fn failures_are_told_apart() {
         (401, "AuthFailure", |e| matches!(e, ProviderError::Unauthorized(_))),
         (503, "RequestLimitExceeded", |e| matches!(e, ProviderError::Throttled(_))),
     ];
-    for (status, code, is) in table {
+    let checks = table.map(|(status, code, is)| async move {
         let server = Server::start(move |_| failure(status, code)).await;
         let error = server.provider().await.launch(&request()).await.unwrap_err();
         assert!(is(&error), "{code}: {error:?}");
         assert!(error.to_string().contains("so it is"), "{error}");
-    }
+    });
+    futures::future::join_all(checks).await;
 }
 
 #[tokio::test]
-async fn no_usable_answer_is_unknown() {
-    let html = Server::start(|_| (500, "<html>Internal Server Error</html>".to_owned())).await;
-    let error = html.provider().await.launch(&request()).await.unwrap_err();
+async fn an_answer_that_cannot_be_read_is_unknown() {
+    let server = Server::start(|_| (500, "<html>Internal Server Error</html>".to_owned())).await;
+    let error = server.provider().await.launch(&request()).await.unwrap_err();
     assert!(matches!(error, ProviderError::Unknown(_)), "{error:?}");
-    let attempts = html.seen.lock().len();
+    let attempts = server.seen.lock().len();
     assert!((2..=4).contains(&attempts), "retried, but not for ever: {attempts}");
-    assert_eq!(html.values("ClientToken"), vec![request().launch.to_string(); attempts]);
+    assert_eq!(server.values("ClientToken"), vec![request().launch.to_string(); attempts]);
+}
+
+#[tokio::test]
+async fn no_answer_is_unknown() {
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let nobody = Server { address: free, seen: Arc::default() };
     let error = nobody.provider().await.launch(&request()).await.unwrap_err();
     assert!(matches!(error, ProviderError::Unknown(_)), "{error:?}");
+}
+
+/// Against any server of the EC2 API: the local cloud, or moto (which forgets ClientTokens).
+/// `EC2MPI_TEST_EC2` is `ENDPOINT REGION ACCESS_KEY SECRET_KEY IMAGE TYPE`.
+#[tokio::test]
+#[ignore = "needs a server named in EC2MPI_TEST_EC2"]
+async fn machines_live_and_die_on_a_server() {
+    let setting = std::env::var("EC2MPI_TEST_EC2").unwrap();
+    let [endpoint, region, access_key, secret_key, image, instance_type] =
+        <[&str; 6]>::try_from(setting.split_whitespace().collect::<Vec<_>>()).unwrap();
+    let credentials = Some((access_key.to_owned(), secret_key.to_owned()));
+    let settings = Ec2Settings { region: region.to_owned(), endpoint: Some(endpoint.to_owned()), credentials };
+    let cloud = Ec2Provider::connect(&settings).await;
+
+    let facts = cloud.instance_type(instance_type).await.unwrap();
+    assert!(facts.cores > 0 && ["x86_64", "aarch64"].contains(&facts.architecture.as_str()), "{facts:?}");
+    let unknown_type = cloud.instance_type("x1.none").await.unwrap_err();
+    assert!(matches!(unknown_type, ProviderError::Refused(_)), "{unknown_type:?}");
+
+    let (cluster, launch) = (ClusterId::random(), ec2mpi_proto::id::LaunchId::random());
+    let tags = [(tag::CLUSTER_ID.to_owned(), cluster.to_string()), (tag::LAUNCH_ID.to_owned(), launch.to_string())];
+    let request = LaunchRequest {
+        launch: launch.clone(),
+        min: 2,
+        max: 2,
+        image: image.to_owned(),
+        instance_type: instance_type.to_owned(),
+        subnet: None,
+        security_groups: Vec::new(),
+        instance_profile: None,
+        tags: tags.into(),
+        ..request()
+    };
+    let made = cloud.launch(&request).await.unwrap();
+    assert_eq!(made.iter().map(|i| i.launch_index).collect::<Vec<_>>(), [0, 1]);
+    let listed = cloud.describe(&cluster).await.unwrap();
+    assert_eq!(listed.len(), 2);
+    assert!(listed.iter().all(|i| i.launch == Some(launch.clone()) && i.address.is_some() && i.state.is_alive()));
+    assert_eq!(cloud.describe(&ClusterId::random()).await.unwrap(), []);
+
+    let mut ids: Vec<InstanceId> = made.into_iter().map(|i| i.id).collect();
+    ids.insert(1, "i-0123456789abcdef0".parse().unwrap());
+    cloud.terminate(&ids).await.unwrap();
+    cloud.terminate(&ids).await.unwrap();
+    let ended = cloud.describe(&cluster).await.unwrap();
+    assert!(ended.iter().all(|i| !i.state.is_alive()), "{ended:?}");
 }
 
 #[test]
