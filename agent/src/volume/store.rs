@@ -202,13 +202,7 @@ pub trait ObjectStore: Send + Sync + std::fmt::Debug + 'static {
     async fn multipart_begin(&self, key: &ObjectKey, headers: &Headers) -> Result<String, StoreError>;
 
     /// Sends one part; all but the last are at least 5 MiB.
-    async fn multipart_put(
-        &self,
-        key: &ObjectKey,
-        upload: &str,
-        number: i32,
-        body: Body,
-    ) -> Result<Part, StoreError>;
+    async fn multipart_put(&self, key: &ObjectKey, upload: &str, number: i32, body: Body) -> Result<Part, StoreError>;
 
     /// Makes the object of its parts.
     async fn multipart_complete(
