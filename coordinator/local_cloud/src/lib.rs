@@ -1,1 +1,3 @@
-//! stub
+//! AWS on one Linux machine.
+
+pub mod bucket;
