@@ -114,11 +114,11 @@ pub fn run() -> ExitCode {
 fn perform(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let settings = Settings::resolve(&arguments.global)?;
     match arguments.verb {
-        Verb::Cloud(cloud) => ec2mpi_local_cloud::run(cloud),
+        // Before any thread is started: the keeper of a machine forks.
+        Verb::Cloud(cloud) => ec2mpi_local_cloud::run(cloud, &settings.cloud_dir),
         Verb::Serve(serve) => block_on(crate::serve::run(settings, serve))?.map(|()| ExitCode::SUCCESS),
         verb => {
             let code = block_on(ask(&Coordinator::new(settings), verb))?;
-            // Reading from a pipe or writing to one that nobody empties must not hold the process.
             code.map(ExitCode::from)
         }
     }
@@ -127,6 +127,7 @@ fn perform(arguments: Arguments) -> anyhow::Result<ExitCode> {
 fn block_on<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(work);
+    // A thread that writes to a pipe which nobody empties must not hold the process.
     runtime.shutdown_background();
     Ok(result)
 }

@@ -30,10 +30,11 @@ use std::time::Duration;
 use ec2mpi_proto::id::{ClusterName, JobId};
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use crate::cluster::{ClusterView, Clusters, now};
+use crate::cluster::{ClusterPhase, ClusterView, Clusters, NodePhase, NodeView, now};
 use crate::error::Error;
 use crate::output::{Listener, Offsets, Progress, Spool};
 use crate::registry::Registry;
@@ -48,6 +49,10 @@ pub use state::{Ending, Event, JobState};
 const MAX_LIVE: usize = 256;
 /// How long a cancel call waits for the end before it answers with the state at that time.
 const CANCEL_WAIT: Duration = Duration::from_secs(25);
+
+/// How long agents may take to come back to a coordinator that was restarted, before a run is refused or goes without.
+const SESSIONS_WAIT: Duration = Duration::from_secs(15);
+const SESSIONS_PAUSE: Duration = Duration::from_millis(50);
 
 /// The jobs of this coordinator. Cheap to clone; clones share.
 #[derive(Debug, Clone)]
@@ -115,7 +120,7 @@ impl Jobs {
 
     /// Starts an MPI run. The record is on disk when this returns; how it goes is heard by [`Jobs::listen`].
     pub async fn run(&self, cluster: &ClusterName, spec: RunSpec) -> Result<JobRecord, Error> {
-        let view = self.parts.clusters.get(cluster)?;
+        let view = self.view(cluster).await?;
         self.start(resolve::run(&view, JobId::random(), spec, now())?).await
     }
 
@@ -126,13 +131,13 @@ impl Jobs {
     }
 
     /// What [`Jobs::run`] would do. Starts nothing.
-    pub fn explain(&self, cluster: &ClusterName, spec: &RunSpec) -> Result<Explanation, Error> {
-        resolve::explain(&self.parts.clusters.get(cluster)?, &JobId::random(), spec)
+    pub async fn explain(&self, cluster: &ClusterName, spec: &RunSpec) -> Result<Explanation, Error> {
+        resolve::explain(&self.view(cluster).await?, &JobId::random(), spec)
     }
 
     /// The hostfile for so many ranks, or for all slots.
-    pub fn hostfile(&self, cluster: &ClusterName, ranks: Option<u32>) -> Result<String, Error> {
-        resolve::hostfile(&self.parts.clusters.get(cluster)?, ranks)
+    pub async fn hostfile(&self, cluster: &ClusterName, ranks: Option<u32>) -> Result<String, Error> {
+        resolve::hostfile(&self.view(cluster).await?, ranks)
     }
 
     /// The jobs of a cluster, the oldest first; also of one that is destroyed.
@@ -172,6 +177,30 @@ impl Jobs {
         let _ = tokio::time::timeout(CANCEL_WAIT, over).await.is_ok();
         let latest = live.progress.borrow().record.clone();
         Ok(Arc::unwrap_or_clone(latest))
+    }
+
+    /// The cluster, with the facts of its nodes: after a restart of the coordinator they come with the agents' sessions,
+    /// which is waited for, up to [`SESSIONS_WAIT`].
+    async fn view(&self, cluster: &ClusterName) -> Result<ClusterView, Error> {
+        let begun = Instant::now();
+        loop {
+            let view = self.parts.clusters.get(cluster)?;
+            let waits = view.phase == ClusterPhase::Ready && view.nodes.iter().any(|node| self.lacks_facts(node));
+            if !waits || begun.elapsed() > SESSIONS_WAIT {
+                return Ok(view);
+            }
+            sleep(SESSIONS_PAUSE).await;
+        }
+    }
+
+    /// Whether what this node has may not have been told yet.
+    fn lacks_facts(&self, node: &NodeView) -> bool {
+        let Some(instance) = node.instance.as_ref().filter(|_| node.phase == NodePhase::Ready && node.mpi.is_empty())
+        else {
+            return false;
+        };
+        // With a session the facts are known, perhaps not in the view yet.
+        self.parts.registry.liveness(instance).is_none_or(|live| !live.connected || !live.facts.mpi.is_empty())
     }
 
     async fn start(&self, record: JobRecord) -> Result<JobRecord, Error> {

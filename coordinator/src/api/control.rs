@@ -143,7 +143,7 @@ impl ControlService for ControlApi {
         request: Request<v1::RunJobRequest>,
     ) -> Result<Response<v1::ExplainJobResponse>, Status> {
         let (cluster, spec) = parse::run(request.into_inner())?;
-        Ok(Response::new(render::explanation(self.jobs.explain(&cluster, &spec)?)))
+        Ok(Response::new(render::explanation(self.jobs.explain(&cluster, &spec).await?)))
     }
 
     async fn job_logs(&self, request: Request<v1::JobLogsRequest>) -> Result<Response<Self::JobLogsStream>, Status> {
@@ -186,7 +186,7 @@ impl ControlService for ControlApi {
     ) -> Result<Response<v1::GetHostfileResponse>, Status> {
         let request = request.into_inner();
         let ranks = (request.ranks > 0).then_some(request.ranks);
-        let text = self.jobs.hostfile(&parse::cluster_name(&request.cluster)?, ranks)?;
+        let text = self.jobs.hostfile(&parse::cluster_name(&request.cluster)?, ranks).await?;
         Ok(Response::new(v1::GetHostfileResponse { text }))
     }
 

@@ -122,7 +122,8 @@ impl Unpacker {
     fn unpack<R: Read>(&self, entry: &mut Entry<'_, R>) -> anyhow::Result<Option<(PathBuf, u32)>> {
         let name = entry.path().context("the copy holds a name that cannot be read")?.into_owned();
         let relative = self.relative(&name)?;
-        let path = self.target.join(&relative);
+        // Joining nothing would add a slash, and so ask for a directory.
+        let path = if relative.as_os_str().is_empty() { self.target.clone() } else { self.target.join(&relative) };
         self.no_link_on_the_way(&relative)?;
         match entry.header().entry_type() {
             EntryType::Directory => {

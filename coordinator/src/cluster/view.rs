@@ -61,8 +61,10 @@ fn message(intent: &Intent, observed: &Observed) -> String {
     match (&intent.cluster.goal, &intent.cluster.milestone) {
         (Goal::Destroy { .. }, _) => format!("waits for {}", destroy_waits_for(intent, observed)),
         (Goal::Run, Milestone::Failed { why }) => format!("{why}; its machines are ended, remove it with destroy"),
+        (Goal::Run, Milestone::Creating | Milestone::Ready { .. }) if !intent.cluster.note.is_empty() => {
+            intent.cluster.note.clone()
+        }
         (Goal::Run, Milestone::Creating) => creating_message(intent, observed),
-        (Goal::Run, Milestone::Ready { .. }) if !intent.cluster.note.is_empty() => intent.cluster.note.clone(),
         (Goal::Run, Milestone::Ready { .. }) => missing_message(intent),
     }
 }

@@ -7,9 +7,10 @@ use futures::future::BoxFuture;
 use tokio::time::{interval, sleep};
 use tracing::{debug, warn};
 
-use super::barrier;
 use super::drive::Driver;
 use super::state::{Event, NO_EXIT_CODE};
+use crate::cluster::NodePhase;
+use crate::error::Error;
 use crate::output::{Appended, Stream};
 use crate::registry::{ProcessEvent, Request, RequestError};
 
@@ -135,11 +136,20 @@ impl Driver {
         }
     }
 
-    /// A node that was terminated while this coordinator was away never says so.
+    /// A node that was terminated while this coordinator was away never says so. Only certainty ends the job.
     fn still_there(&self) -> Next {
-        match barrier::nodes(&self.parts, &self.record) {
-            Ok(nodes) if nodes.contains(&self.record.node) => Next::Listen,
-            Ok(_) | Err(_) => Next::Over(self.node_gone()),
+        let record = &self.record;
+        match self.parts.clusters.get(&record.cluster_name) {
+            Ok(view) if view.id == record.cluster => {
+                let mut nodes = view.nodes.iter();
+                let node = nodes.find(|node| node.instance.as_ref() == Some(&record.node.instance));
+                if node.is_some_and(|node| node.phase == NodePhase::Gone) {
+                    return Next::Over(self.node_gone());
+                }
+                Next::Listen
+            }
+            Ok(_) | Err(Error::NotFound(_)) => Next::Over(self.node_gone()),
+            Err(_) => Next::Listen,
         }
     }
 

@@ -15,13 +15,14 @@ use crate::registry::{Facts, ProcessEvent, Request};
 /// No test takes longer.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// One cluster that never changes.
+/// One cluster.
 #[derive(Debug)]
-struct Fixed(ClusterView);
+struct One(Mutex<ClusterView>);
 
-impl ClusterViews for Fixed {
+impl ClusterViews for One {
     fn get(&self, name: &ClusterName) -> Result<ClusterView, Error> {
-        if *name == self.0.spec.name { Ok(self.0.clone()) } else { Err(Error::NotFound(format!("no cluster {name}"))) }
+        let view = self.0.lock().clone();
+        if *name == view.spec.name { Ok(view) } else { Err(Error::NotFound(format!("no cluster {name}"))) }
     }
 }
 
@@ -42,9 +43,13 @@ impl Lab {
 
     /// The jobs of a coordinator that has just started.
     fn jobs(&self) -> (Jobs, Registry) {
-        let (registry, views) = (Registry::default(), Arc::new(Fixed(self.view.clone())));
+        self.jobs_of(Arc::new(One(Mutex::new(self.view.clone()))))
+    }
+
+    fn jobs_of(&self, clusters: Arc<One>) -> (Jobs, Registry) {
+        let registry = Registry::default();
         let directory = self.directory.path().join("jobs");
-        (Jobs::with_views(self.state.clone(), views, registry.clone(), directory), registry)
+        (Jobs::with_views(self.state.clone(), clusters, registry.clone(), directory), registry)
     }
 
     fn instance(&self, index: usize) -> InstanceId {
@@ -353,6 +358,35 @@ fn a_job_that_was_being_prepared_is_prepared_again() {
         assert_eq!(follow(&jobs, &record).await.0, "x");
         assert_eq!(kinds(&log).iter().filter(|(_, kind)| *kind == "start").count(), 1);
     });
+}
+
+#[tokio::test]
+async fn a_run_right_after_a_restart_waits_for_the_nodes_facts() {
+    let lab = Lab::new();
+    let mut unknown = lab.view.clone();
+    unknown.nodes.iter_mut().for_each(|node| node.mpi.clear());
+    let clusters = Arc::new(One(Mutex::new(unknown)));
+    let (jobs, registry) = lab.jobs_of(clusters.clone());
+    let asked = tokio::spawn({
+        let (jobs, name) = (jobs.clone(), lab.name());
+        async move { jobs.run(&name, spec()).await }
+    });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!asked.is_finished(), "refused, or started, without knowing what the nodes have");
+    *clusters.0.lock() = lab.view.clone();
+    lab.nodes(&registry, |_, _| vec![exit(0)]);
+    let record = timeout(LIMIT, asked).await.unwrap().unwrap().unwrap();
+    assert_eq!(follow(&jobs, &record).await.2.exit_code(), 0);
+}
+
+#[tokio::test]
+async fn a_connected_node_without_mpi_is_refused_at_once() {
+    let mut lab = Lab::new();
+    lab.view.nodes[1].mpi.clear();
+    let (jobs, registry) = lab.jobs();
+    lab.nodes(&registry, |_, _| vec![]);
+    let refused = timeout(LIMIT / 10, jobs.run(&lab.name(), spec())).await.unwrap().unwrap_err();
+    assert!(refused.to_string().contains("Open MPI is not installed on demo-1"), "{refused}");
 }
 
 #[tokio::test]

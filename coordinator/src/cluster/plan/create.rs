@@ -12,14 +12,17 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(500);
 /// The longest wait between two launch calls.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(15);
 
+/// How long after the deadline a usable node may take to acknowledge its peers.
+const PEERS_ALLOWANCE: Duration = Duration::from_secs(30);
+
 /// Launches without an answer first: until they have one, nothing is known of any node.
 pub(super) fn creating(intent: &Intent, observed: &Observed, now: f64) -> Vec<Action> {
-    let overdue = now > deadline(intent, observed);
+    let late_by = now - deadline(intent, observed);
     let unanswered: Vec<_> = intent.launches.iter().filter(|launch| launch.answered_at.is_none()).collect();
     if !unanswered.is_empty() {
-        return unanswered.into_iter().filter_map(|launch| launching(launch, observed, now, overdue)).collect();
+        return unanswered.into_iter().filter_map(|launch| launching(launch, observed, now, late_by > 0.0)).collect();
     }
-    let given_up = give_up(intent, observed, overdue);
+    let given_up = give_up(intent, observed, late_by);
     if !given_up.is_empty() {
         return given_up;
     }
@@ -63,8 +66,9 @@ fn backoff(call: &Call) -> f64 {
     doubled.min(LONGEST_BACKOFF).as_secs_f64()
 }
 
-/// Nodes that will not come: no machine was left for them, theirs ended, or their time is over.
-fn give_up(intent: &Intent, observed: &Observed, overdue: bool) -> Vec<Action> {
+/// Nodes that will not come: no machine was left for them, theirs ended, or their time is over. Usable ones get some
+/// more of it: they hear of their peers only when the late ones have been given up.
+fn give_up(intent: &Intent, observed: &Observed, late_by: f64) -> Vec<Action> {
     let spec = &intent.cluster.spec;
     let peers = node::peers(intent);
     let machines = intent.nodes.iter().filter(|node| node.instance.is_some()).count();
@@ -73,7 +77,7 @@ fn give_up(intent: &Intent, observed: &Observed, overdue: bool) -> Vec<Action> {
             Some(format!("the cloud had only {machines} of {} machines", spec.nodes))
         } else if node.gone {
             Some(node::end_of(node, observed))
-        } else if overdue && !node::is_settled(node, &peers, observed) {
+        } else if late_by > allowance(node, observed) && !node::is_settled(node, &peers, observed) {
             Some(format!("not ready within {} s: {}", spec.timeout.as_secs(), node::failure_of(node, observed)))
         } else {
             None
@@ -81,6 +85,12 @@ fn give_up(intent: &Intent, observed: &Observed, overdue: bool) -> Vec<Action> {
     };
     let candidates = intent.nodes.iter().filter(|node| node.given_up.is_none());
     candidates.filter_map(|node| Some(Action::GiveUp { index: node.index, why: reason(node)? })).collect()
+}
+
+/// Seconds beyond the deadline.
+fn allowance(node: &NodeRecord, observed: &Observed) -> f64 {
+    let seen = node.instance.as_ref().and_then(|id| observed.agents.get(id));
+    if node::is_usable(seen) { PEERS_ALLOWANCE.as_secs_f64() } else { 0.0 }
 }
 
 /// All nodes that can still come are machines now.
