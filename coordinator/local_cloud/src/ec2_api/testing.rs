@@ -1,0 +1,1 @@
+//! Tests of the actions as a client sees them, without machines.
