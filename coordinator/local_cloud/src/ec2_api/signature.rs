@@ -32,9 +32,9 @@ struct Authorization<'a> {
 pub(super) fn verify(parts: &Parts, body: &[u8], keys: &Keys, now: Timestamp) -> Result<(), ApiError> {
     let header = header(&parts.headers, "authorization").ok_or_else(unauthenticated)?;
     let authorization = parse(header).ok_or_else(unauthenticated)?;
-    let secret = keys.owner_secret(authorization.access_key).ok_or_else(|| {
-        ApiError::new("AuthFailure", "AWS was not able to validate the provided access credentials")
-    })?;
+    let secret = keys
+        .owner_secret(authorization.access_key)
+        .ok_or_else(|| ApiError::new("AuthFailure", "AWS was not able to validate the provided access credentials"))?;
     let date = self::header(&parts.headers, "x-amz-date").ok_or_else(unauthenticated)?;
     check_date(date, &authorization, now)?;
     let request = canonical_request(parts, body, authorization.signed_headers).ok_or_else(mismatch)?;
@@ -134,8 +134,7 @@ pub(super) fn sign_for_test(request: &mut axum::http::Request<Vec<u8>>, access_k
     let (parts, body) = request.clone().into_parts();
     let canonical = canonical_request(&parts, &body, "host;x-amz-date").unwrap();
     let scope = [&date[..8], "local-1", "ec2", "aws4_request"];
-    let to_sign =
-        format!("{ALGORITHM}\n{date}\n{}\n{}", scope.join("/"), hex::encode(Sha256::digest(canonical)));
+    let to_sign = format!("{ALGORITHM}\n{date}\n{}\n{}", scope.join("/"), hex::encode(Sha256::digest(canonical)));
     let signature = hex::encode(mac::compute(&signing_key(secret, &scope), &[to_sign.as_bytes()]));
     let header = format!(
         "{ALGORITHM} Credential={access_key}/{}, SignedHeaders=host;x-amz-date, Signature={signature}",

@@ -139,8 +139,7 @@ async fn what_is_not_there_is_not_found() {
 #[tokio::test]
 async fn documents_and_credentials_are_as_on_aws() {
     let lab = lab(MetadataOptions::default());
-    let document: Value =
-        serde_json::from_str(&lab.text("/latest/dynamic/instance-identity/document").await).unwrap();
+    let document: Value = serde_json::from_str(&lab.text("/latest/dynamic/instance-identity/document").await).unwrap();
     assert_eq!(document["instanceId"], lab.instance.id.as_str());
     assert_eq!((&document["privateIp"], &document["region"]), (&"10.70.4.4".into(), &catalog::REGION.into()));
     assert!(document["kernelId"].is_null());

@@ -92,7 +92,15 @@ fn listing(instance: &Instance) -> String {
         names.push("iam/");
     }
     names.extend(["instance-action", "instance-id", "instance-life-cycle", "instance-type"]);
-    names.extend(["local-hostname", "local-ipv4", "mac", "placement/", "reservation-id", "security-groups", "services/"]);
+    names.extend([
+        "local-hostname",
+        "local-ipv4",
+        "mac",
+        "placement/",
+        "reservation-id",
+        "security-groups",
+        "services/",
+    ]);
     if instance.spec().metadata.tags {
         names.push("tags/");
     }
