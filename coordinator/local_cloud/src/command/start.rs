@@ -51,6 +51,7 @@ pub fn ensure_running(directory: &Path, options: &Options) -> anyhow::Result<Clo
     }
     require_root()?;
     let layout = Layout::create(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    let log_start = std::fs::metadata(layout.log()).map_or(0, |found| found.len());
     let mut child = spawn(&layout, options)?;
     eprintln!("starting the local cloud: pid {}, log {}", child.id(), layout.log().display());
     let deadline = Instant::now() + START_LIMIT;
@@ -61,7 +62,7 @@ pub fn ensure_running(directory: &Path, options: &Options) -> anyhow::Result<Clo
         // A child that ended may have lost against another start: then that one answers in a moment.
         let ended = child.try_wait()?.is_some() && !crate::lock::is_held(&layout.lock())?;
         if ended || Instant::now() >= deadline {
-            return Err(failed(&mut child, &layout));
+            return Err(failed(&mut child, &layout, log_start));
         }
         std::thread::sleep(POLL);
     }
@@ -96,12 +97,15 @@ fn answers(info: &CloudInfo) -> bool {
     address.is_some_and(|address| TcpStream::connect_timeout(&address, CONNECT_LIMIT).is_ok())
 }
 
-fn failed(child: &mut Child, layout: &Layout) -> anyhow::Error {
+/// The log is shown from where this start began to write.
+fn failed(child: &mut Child, layout: &Layout, log_start: u64) -> anyhow::Error {
     // It has ended, or it has had its time.
     let _ = child.kill();
     let _ = child.wait();
-    let log = std::fs::read_to_string(layout.log()).unwrap_or_default();
-    let lines: Vec<&str> = log.lines().collect();
+    let log = std::fs::read(layout.log()).unwrap_or_default();
+    let new = usize::try_from(log_start).ok().and_then(|start| log.get(start..)).unwrap_or_default();
+    let text = String::from_utf8_lossy(new);
+    let lines: Vec<&str> = text.lines().collect();
     let tail = lines[lines.len().saturating_sub(LOG_LINES)..].join("\n  ");
-    anyhow::anyhow!("the local cloud did not start; its log {} ends with:\n  {tail}", layout.log().display())
+    anyhow::anyhow!("the local cloud did not start; its log {} says:\n  {tail}", layout.log().display())
 }
