@@ -247,7 +247,8 @@ fn write_until_killed(client: &Client, writer: usize, first: usize, stop: &Atomi
     for version in first.. {
         let key = format!("{writer}/{}", version % 5);
         let body = if version % 11 == 10 { Vec::new() } else { lines(writer, version) };
-        written.lock().unwrap().entry(key.clone()).or_default().push(body.clone());
+        let absent = || vec![Vec::new()];
+        written.lock().unwrap().entry(key.clone()).or_insert_with(absent).push(body.clone());
         let reply = if body.is_empty() {
             client.send("DELETE", &format!("/bkt/{key}"), "", &[], b"")
         } else {
