@@ -14,8 +14,6 @@ use crate::provider::ec2::{Ec2Provider, Ec2Settings};
 /// The local cloud's only image.
 const LOCAL_IMAGE: &str = "ami-00000000000000001";
 
-/// For how long the credentials of a node's role are valid, seconds; the metadata service renews them.
-const ROLE_TTL: u32 = 6 * 3600;
 
 /// What the coordinator works with.
 pub(super) struct Cloud {
@@ -70,7 +68,7 @@ fn place(info: CloudInfo) -> Place {
 /// of the coordinator's directory.
 async fn find_or_start(settings: &Settings) -> anyhow::Result<CloudInfo> {
     let directory = settings.cloud_dir.clone();
-    let options = Options { slots: None, masks: vec![settings.state_dir.clone()], role_ttl: ROLE_TTL };
+    let options = Options { masks: vec![settings.state_dir.clone()], ..Options::default() };
     let started = tokio::task::spawn_blocking(move || ec2mpi_local_cloud::ensure_running(&directory, &options));
     started.await.context("starting the local cloud panicked")?
 }
