@@ -21,11 +21,11 @@ use super::store::Etag;
 
 /// An inode number. Never used twice in the life of a mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ino(pub u64);
+pub(crate) struct Ino(pub(crate) u64);
 
 impl Ino {
     /// The root of the volume.
-    pub const ROOT: Self = Self(1);
+    pub(crate) const ROOT: Self = Self(1);
 }
 
 impl std::fmt::Display for Ino {
@@ -86,8 +86,8 @@ pub(crate) enum Place {
 
 #[derive(Debug, Clone)]
 pub(crate) enum Listed {
-    File { path: String, etag: Etag, size: u64, last_modified: SystemTime },
-    Dir { path: String },
+    File { etag: Etag, size: u64, last_modified: SystemTime },
+    Dir,
 }
 
 #[derive(Debug, Clone)]
@@ -341,7 +341,7 @@ impl Tree {
             Some(Child::Gone(seq)) if self.is_outstanding(Some(*seq)) => return Ok(Known::Absent),
             Some(Child::Absent(stamp)) if self.is_fresh(Some(*stamp)) => return Ok(Known::Absent),
             Some(Child::Listed(Listed::File { .. })) => Hint::File,
-            Some(Child::Gone(_) | Child::Absent(_) | Child::Listed(Listed::Dir { .. })) => Hint::Unknown,
+            Some(Child::Gone(_) | Child::Absent(_) | Child::Listed(Listed::Dir)) => Hint::Unknown,
             None if self.is_fresh(dir.listed) => return Ok(Known::Absent),
             None => Hint::Unknown,
         };

@@ -13,7 +13,7 @@ use super::Volume;
 use super::error::{Result, VolumeError};
 use super::store::{ObjectInfo, ObjectKey, Page, StoreError};
 use super::tree::adopt::Found;
-use super::tree::{Hint, Ino, Known, Listed, Question, Tree, join};
+use super::tree::{Hint, Ino, Known, Listed, Place, Question};
 
 /// How long a program waits for S3 in one operation.
 const PATIENCE: Duration = Duration::from_secs(25);
@@ -131,11 +131,11 @@ impl Volume {
             let tree = self.tree();
             let node = tree.get(ino)?;
             match &node.place {
-                super::tree::Place::At { parent, name } if !tree.is_local(node) && !tree.is_fresh(node.checked) => {
+                Place::At { parent, name } if !tree.is_local(node) && !tree.is_fresh(node.checked) => {
                     (*parent, name.clone())
                 }
-                super::tree::Place::At { .. } | super::tree::Place::Root | super::tree::Place::Gone => return Ok(()),
-                super::tree::Place::Replaced { .. } => return Err(VolumeError::Stale),
+                Place::At { .. } | Place::Root | Place::Gone => return Ok(()),
+                Place::Replaced { .. } => return Err(VolumeError::Stale),
             }
         };
         match self.resolve(parent, &name).await {
@@ -159,8 +159,7 @@ impl Volume {
         for place in &places {
             self.list_place(place, &mut entries).await?;
         }
-        let mut tree = self.tree();
-        merge(&mut tree, dir, &entries, clock)
+        self.tree().adopt_listing(dir, &entries, clock)
     }
 
     async fn list_place(&self, place: &str, entries: &mut BTreeMap<String, Listed>) -> Result<()> {
@@ -168,7 +167,7 @@ impl Volume {
         let mut token = None;
         loop {
             let page = patiently(|| self.store.list(&prefix, Some('/'), token.as_deref(), PAGE)).await?;
-            collect(&page, place, &prefix, entries);
+            collect(&page, &prefix, entries);
             match page.next {
                 Some(next) => token = Some(next),
                 None => return Ok(()),
@@ -177,26 +176,17 @@ impl Volume {
     }
 }
 
-fn merge(tree: &mut Tree, dir: Ino, entries: &BTreeMap<String, Listed>, clock: u64) -> Result<()> {
-    tree.adopt_listing(dir, entries, clock)
-}
-
 /// The names in a page. A directory hides a file of the same name; names that no path can have are left out.
-fn collect(page: &Page, place: &str, prefix: &str, entries: &mut BTreeMap<String, Listed>) {
+fn collect(page: &Page, prefix: &str, entries: &mut BTreeMap<String, Listed>) {
     for object in &page.objects {
         let Some(name) = object.key.as_str().strip_prefix(prefix).filter(|name| is_name(name)) else { continue };
-        let listed = Listed::File {
-            path: join(place, name),
-            etag: object.etag.clone(),
-            size: object.size,
-            last_modified: object.last_modified,
-        };
+        let listed = Listed::File { etag: object.etag.clone(), size: object.size, last_modified: object.last_modified };
         entries.insert(name.to_owned(), listed);
     }
     for sub in &page.prefixes {
         let name = sub.strip_prefix(prefix).and_then(|name| name.strip_suffix('/'));
         if let Some(name) = name.filter(|name| is_name(name)) {
-            entries.insert(name.to_owned(), Listed::Dir { path: join(place, name) });
+            entries.insert(name.to_owned(), Listed::Dir);
         }
     }
 }

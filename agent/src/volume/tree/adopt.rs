@@ -153,7 +153,7 @@ impl Tree {
     fn recheck(&mut self, ino: Ino, listed: &Listed, now: Stamp) {
         let Ok(node) = self.get_mut(ino) else { return };
         let same = match listed {
-            Listed::Dir { .. } => node.is_dir(),
+            Listed::Dir => node.is_dir(),
             Listed::File { etag, size, last_modified, .. } => node.remote.as_ref().is_some_and(|remote| {
                 remote.etag == *etag
                     && remote.size == *size
