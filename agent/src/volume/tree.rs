@@ -4,8 +4,7 @@
 //! what S3 says is merged in by [`adopt`], and never over a local change that S3 does not have yet.
 //!
 //! A name that is not in S3 any more by our own doing is [`Child::Gone`] until the operation is done. A directory that
-//! was made or moved is *opaque* until its operation starts: until then, what S3 has under its path belongs to somebody
-//! who was there before. A moved directory also has *sources*: the prefixes where its content still may be.
+//! was made or moved is *opaque* for a while: what S3 has under its path belongs to somebody who was there before. A moved directory also has *sources*: the prefixes where its content still may be.
 
 pub(crate) mod adopt;
 
@@ -101,6 +100,15 @@ pub(crate) enum Child {
     Listed(Listed),
 }
 
+/// What a directory that was made or moved here waits for before S3 is asked about its content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Opaque {
+    /// Made: until it is done; till then all that is in it is ours.
+    UntilDone(Seq),
+    /// Moved: until the move begins; from then on keys appear under the new path.
+    UntilStarted(Seq),
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Dir {
     pub(crate) children: BTreeMap<String, Child>,
@@ -108,8 +116,8 @@ pub(crate) struct Dir {
     pub(crate) listed: Option<Stamp>,
     /// Whether it has a marker object, or will have.
     pub(crate) marker: bool,
-    /// Not this directory's in S3 until this operation starts.
-    pub(crate) opaque: Option<Seq>,
+    /// Until when what S3 has under its path is not this directory's.
+    pub(crate) opaque: Option<Opaque>,
     /// Prefixes where its content may still be until the operation is done.
     pub(crate) moved_from: Vec<(Seq, String)>,
     /// The clock of the last local change or commit of a name.
@@ -126,6 +134,8 @@ pub(crate) struct Node {
     pub(crate) lookups: u64,
     /// Open handles.
     pub(crate) opens: u32,
+    /// Those of them that may write.
+    pub(crate) writers: u32,
     pub(crate) checked: Option<Stamp>,
     /// The last operation on it.
     pub(crate) pending: Option<Seq>,
@@ -147,6 +157,7 @@ impl Node {
             place,
             lookups: 0,
             opens: 0,
+            writers: 0,
             checked: None,
             pending: None,
             dirty: false,
@@ -205,6 +216,14 @@ pub(crate) struct Question {
     pub(crate) clock: u64,
     /// What it was, as far as known.
     pub(crate) hint: Hint,
+}
+
+/// What was once known about a name, however long ago.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Remembered {
+    Node(Ino),
+    Absent,
+    Nothing,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -349,6 +368,17 @@ impl Tree {
         Ok(if paths.is_empty() { Known::Absent } else { Known::Ask(Question { paths, clock: self.clock, hint }) })
     }
 
+    /// What was known about a name the last time S3 answered.
+    pub(crate) fn remembers(&self, parent: Ino, name: &str) -> Result<Remembered> {
+        let dir = self.get(parent)?.dir()?;
+        Ok(match dir.children.get(name) {
+            Some(Child::Node(ino)) => Remembered::Node(*ino),
+            Some(Child::Gone(_) | Child::Absent(_)) => Remembered::Absent,
+            None if dir.listed.is_some() => Remembered::Absent,
+            Some(Child::Listed(_)) | None => Remembered::Nothing,
+        })
+    }
+
     /// Where a directory's content may be beside its own path, and until when.
     pub(crate) fn sources(&self, dir: Ino) -> Vec<(Seq, String)> {
         let (mut sources, mut suffix, mut at) = (Vec::new(), String::new(), dir);
@@ -377,8 +407,11 @@ impl Tree {
     fn is_opaque(&self, dir: Ino) -> bool {
         let mut at = dir;
         while let Ok(node) = self.get(at) {
-            let waiting = |seq| self.outstanding.get(&seq) == Some(&false);
-            if node.dir().is_ok_and(|dir| dir.opaque.is_some_and(waiting)) {
+            let holds = |opaque| match opaque {
+                Opaque::UntilDone(seq) => self.outstanding.contains_key(&seq),
+                Opaque::UntilStarted(seq) => self.outstanding.get(&seq) == Some(&false),
+            };
+            if node.dir().is_ok_and(|dir| dir.opaque.is_some_and(holds)) {
                 return true;
             }
             let Place::At { parent, .. } = &node.place else { return false };

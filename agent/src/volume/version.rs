@@ -1,46 +1,20 @@
 //! Versions: what S3 has under a name, whether it is still what an inode shows, and who won a race.
 //!
-//! Every question has a limit: after [`PATIENCE`] without an answer the caller gets an error, or, for a name that is
-//! known, what was known.
+//! Every question has a limit (see `breaker`): without an answer the caller gets an error, or, for a name of which
+//! something was known, that.
 
 pub(crate) mod conflict;
 
 use std::collections::BTreeMap;
-use std::future::Future;
-use std::time::{Duration, Instant};
 
 use super::Volume;
 use super::error::{Result, VolumeError};
 use super::store::{ObjectInfo, ObjectKey, Page, StoreError};
 use super::tree::adopt::Found;
-use super::tree::{Hint, Ino, Known, Listed, Place, Question};
+use super::tree::{Hint, Ino, Known, Listed, Place, Question, Remembered};
 
-/// How long a program waits for S3 in one operation.
-const PATIENCE: Duration = Duration::from_secs(25);
-const FIRST_BACKOFF: Duration = Duration::from_millis(100);
-const LONGEST_BACKOFF: Duration = Duration::from_secs(3);
 /// S3's limit.
 const PAGE: u16 = 1000;
-
-/// Repeats a call that may be repeated until it answers or [`PATIENCE`] is over.
-pub(crate) async fn patiently<T, F>(mut call: impl FnMut() -> F) -> Result<T>
-where
-    F: Future<Output = std::result::Result<T, StoreError>>,
-{
-    let deadline = Instant::now() + PATIENCE;
-    let mut backoff = FIRST_BACKOFF;
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        match tokio::time::timeout(left, call()).await {
-            Err(_) => return Err(VolumeError::TimedOut),
-            Ok(Err(StoreError::Transient(_, _))) if Instant::now() + backoff < deadline => {
-                tokio::time::sleep(backoff).await;
-                backoff = (backoff * 2).min(LONGEST_BACKOFF);
-            }
-            Ok(result) => return Ok(result?),
-        }
-    }
-}
 
 /// "There is none" as a value.
 pub(crate) fn optional<T>(result: Result<T>) -> Result<Option<T>> {
@@ -75,14 +49,18 @@ impl Volume {
         }
     }
 
+    /// When S3 is away: the version that was known, or that a listing did not have the name. Else the error.
     fn unverified(&self, parent: Ino, name: &str, error: VolumeError) -> Result<Ino> {
-        let away = matches!(error, VolumeError::TimedOut | VolumeError::Store(StoreError::Transient(_, _)));
-        match self.tree().child(parent, name) {
-            Some(ino) if away => {
-                tracing::warn!(%ino, %error, "s3 is away, serving an unverified version");
+        if !error.is_away() {
+            return Err(error);
+        }
+        match self.tree().remembers(parent, name)? {
+            Remembered::Node(ino) => {
+                tracing::debug!(%ino, %error, "s3 is away, serving an unverified version");
                 Ok(ino)
             }
-            Some(_) | None => Err(error),
+            Remembered::Absent => Err(VolumeError::NotFound),
+            Remembered::Nothing => Err(error),
         }
     }
 
@@ -114,7 +92,7 @@ impl Volume {
     /// A directory is there when any key is below it; the marker, when it exists, comes first.
     async fn ask_directory(&self, path: &str) -> Result<Option<Found>> {
         let prefix = directory_key(path);
-        let page = patiently(|| self.store.list(&prefix, None, None, 1)).await?;
+        let page = self.breaker.patiently(|| self.store.list(&prefix, None, None, 1)).await?;
         let Some(first) = page.objects.first() else { return Ok(None) };
         let marker = if first.key.as_str() == prefix { self.head(&prefix).await? } else { None };
         Ok(Some(Found::Dir { marker }))
@@ -122,7 +100,7 @@ impl Volume {
 
     pub(crate) async fn head(&self, key: &str) -> Result<Option<ObjectInfo>> {
         let key = ObjectKey::new(key);
-        optional(patiently(|| self.store.head(&key)).await)
+        optional(self.breaker.patiently(|| self.store.head(&key)).await)
     }
 
     /// Brings what is known of an inode up to date; [`VolumeError::Stale`] when its name has another version now.
@@ -166,7 +144,7 @@ impl Volume {
         let prefix = directory_key(place);
         let mut token = None;
         loop {
-            let page = patiently(|| self.store.list(&prefix, Some('/'), token.as_deref(), PAGE)).await?;
+            let page = self.breaker.patiently(|| self.store.list(&prefix, Some('/'), token.as_deref(), PAGE)).await?;
             collect(&page, &prefix, entries);
             match page.next {
                 Some(next) => token = Some(next),

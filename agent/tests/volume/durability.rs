@@ -297,10 +297,17 @@ fn a_killed_process_leaves_nothing_behind_that_the_next_cannot_mend() {
     while !seen.ends_with(b"WRITTEN") && output.read(&mut byte).unwrap() == 1 {
         seen.push(byte[0]);
     }
+    assert!(seen.ends_with(b"WRITTEN"), "{}", String::from_utf8_lossy(&seen));
+    // A process of its own: one that has a file open on a mount it serves itself cannot end.
+    let script = "exec 3>open; printf 'written and never closed' >&3; echo; exec sleep 60";
+    let mut writer =
+        Command::new("sh").args(["-c", script]).current_dir(&options.dir).stdout(Stdio::piped()).spawn().unwrap();
+    writer.stdout.take().unwrap().read_exact(&mut byte).unwrap();
     child.kill().unwrap();
     child.wait().unwrap();
-    assert!(seen.ends_with(b"WRITTEN"), "{}", String::from_utf8_lossy(&seen));
     assert_eq!(errno(fs::read_dir(&options.dir)), libc::ENOTCONN, "the dead mount is still there");
+    writer.kill().unwrap();
+    writer.wait().unwrap();
     let mount = lab.mount_options(options);
     mount.drain();
     assert!(lab.body("closed") == pattern(300_000, 4));
@@ -318,10 +325,8 @@ fn be_killed(dir: std::path::PathBuf) {
     assert_eq!(fs::read_dir(dir.join("a")).unwrap().count(), 0);
     store.fail_next(Operation::Put, 100_000);
     fs::write(dir.join("a/closed"), pattern(300_000, 4)).unwrap();
-    let mut open = File::create(dir.join("a/open")).unwrap();
-    open.write_all(b"written and never closed").unwrap();
     println!("WRITTEN");
     std::io::stdout().flush().unwrap();
     std::thread::sleep(Duration::from_secs(60));
-    drop((open, volume));
+    drop(volume);
 }

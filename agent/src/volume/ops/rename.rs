@@ -6,7 +6,7 @@ use super::{new_path, touch_parent};
 use crate::volume::Volume;
 use crate::volume::error::{Result, VolumeError};
 use crate::volume::journal::{Op, Seq};
-use crate::volume::tree::{Child, Ino, Node, Place, Tree};
+use crate::volume::tree::{Child, Ino, Node, Opaque, Place, Tree};
 use crate::volume::writeback::Tag;
 
 /// One end of a move.
@@ -159,7 +159,7 @@ impl Volume {
         let node = tree.get_mut(plan.source)?;
         node.pending = Some(seq);
         let dir = node.dir_mut()?;
-        dir.opaque = Some(seq);
+        dir.opaque = Some(Opaque::UntilStarted(seq));
         dir.moved_from = sources;
         Ok(())
     }

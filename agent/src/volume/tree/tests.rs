@@ -87,7 +87,7 @@ fn a_moved_directory_is_looked_for_where_it_was() {
     let sub = tree.insert(dir, "sub", directory()).unwrap();
     tree.begin(Seq(5));
     let moved = tree.get_mut(dir).unwrap().dir_mut().unwrap();
-    moved.opaque = Some(Seq(5));
+    moved.opaque = Some(Opaque::UntilStarted(Seq(5)));
     moved.moved_from = vec![(Seq(5), "x/a".into())];
     assert_eq!(tree.places(sub), ["x/a/sub"]);
     tree.started(Seq(5));
@@ -101,9 +101,11 @@ fn a_new_directory_does_not_show_what_was_there_before() {
     let mut tree = tree();
     let dir = tree.insert(Ino::ROOT, "d", directory()).unwrap();
     tree.begin(Seq(7));
-    tree.get_mut(dir).unwrap().dir_mut().unwrap().opaque = Some(Seq(7));
+    tree.get_mut(dir).unwrap().dir_mut().unwrap().opaque = Some(Opaque::UntilDone(Seq(7)));
     assert!(matches!(tree.knows(dir, "old").unwrap(), Known::Absent));
     tree.started(Seq(7));
+    assert!(matches!(tree.knows(dir, "old").unwrap(), Known::Absent));
+    tree.end(Seq(7));
     assert_eq!(ask(&tree, dir, "old").paths, ["d/old"]);
 }
 

@@ -60,6 +60,7 @@ impl Uploaded {
 impl Volume {
     /// An operation is done.
     pub(super) fn finish(&self, seq: Seq, performed: Performed) {
+        self.breaker.close();
         let Performed { outcome, effect } = performed;
         let mut tree = self.tree();
         let record = Record::Done { seq, outcome: outcome.clone() };
