@@ -1,6 +1,6 @@
 //! The volume over real FUSE mounts, with the store in memory. Needs root and /dev/fuse, and fails without them.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 #[path = "volume/conflicts.rs"]
 mod conflicts;

@@ -41,7 +41,7 @@ impl Volume {
                 let size = data.file.metadata()?.len();
                 let kind = Kind::File(Content::local(data.clone(), size, Some(seq), None));
                 let tag = self.replay_node(tree, seq, path, node(*attr, kind, size, base))?;
-                Ok(Tag { data: Some(data), ..tag })
+                Ok(Tag { data: Some(data), bytes: size, ..tag })
             }
             Op::Symlink { path, target, attr, base, .. } => {
                 let kind = Kind::Symlink(Some(target.clone()));

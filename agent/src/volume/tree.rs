@@ -18,6 +18,11 @@ use super::error::{Result, VolumeError};
 use super::journal::{Base, Seq};
 use super::store::Etag;
 
+/// Longer than a question to S3 can be on its way.
+const RECENT: Duration = Duration::from_secs(120);
+/// What is remembered of names without inode is swept at every so many changes.
+const SWEEP: u64 = 512;
+
 /// An inode number. Never used twice in the life of a mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Ino(pub(crate) u64);
@@ -89,6 +94,13 @@ pub(crate) enum Listed {
     Dir,
 }
 
+/// When a name was changed here: by the tree's clock, and to forget it again.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Changed {
+    clock: u64,
+    at: Instant,
+}
+
 #[derive(Debug, Clone)]
 pub(crate) enum Child {
     Node(Ino),
@@ -120,8 +132,8 @@ pub(crate) struct Dir {
     pub(crate) opaque: Option<Opaque>,
     /// Prefixes where its content may still be until the operation is done.
     pub(crate) moved_from: Vec<(Seq, String)>,
-    /// The clock of the last local change or commit of a name.
-    pub(crate) recent: HashMap<String, u64>,
+    /// The last local changes and commits of names; kept longer than any question is on its way.
+    pub(crate) recent: HashMap<String, Changed>,
 }
 
 #[derive(Debug)]
@@ -212,10 +224,17 @@ pub(crate) enum Known {
 pub(crate) struct Question {
     /// Where it may be, the likeliest last; a move copies before it deletes, so the order loses nothing.
     pub(crate) paths: Vec<String>,
-    /// When it was asked: local changes after this win.
-    pub(crate) clock: u64,
+    /// When it was asked: local changes after this win, and an epoch raised after this ends the trust in the answer.
+    pub(crate) asked: Asked,
     /// What it was, as far as known.
     pub(crate) hint: Hint,
+}
+
+/// When S3 was asked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked {
+    stamp: Stamp,
+    clock: u64,
 }
 
 /// What was once known about a name, however long ago.
@@ -283,8 +302,9 @@ impl Tree {
         self.epoch += 1;
     }
 
-    pub(crate) fn clock(&self) -> u64 {
-        self.clock
+    /// To be taken before S3 is asked.
+    pub(crate) fn ask(&self) -> Asked {
+        Asked { stamp: self.stamp(), clock: self.clock }
     }
 
     /// The path of an inode that has a name, the root's is empty.
@@ -340,10 +360,12 @@ impl Tree {
     /// Marks a name as changed here, now.
     pub(crate) fn touch(&mut self, parent: Ino, name: &str) {
         self.clock += 1;
-        let clock = self.clock;
-        if let Ok(dir) = self.get_mut(parent).and_then(Node::dir_mut) {
-            dir.recent.insert(name.to_owned(), clock);
+        let changed = Changed { clock: self.clock, at: Instant::now() };
+        let Ok(dir) = self.get_mut(parent).and_then(Node::dir_mut) else { return };
+        if changed.clock % SWEEP == 0 {
+            dir.recent.retain(|_, changed| changed.at.elapsed() < RECENT);
         }
+        dir.recent.insert(name.to_owned(), changed);
     }
 
     /// What is known about a name without asking.
@@ -365,7 +387,7 @@ impl Tree {
             None => Hint::Unknown,
         };
         let paths: Vec<String> = self.places(parent).iter().map(|place| join(place, name)).collect();
-        Ok(if paths.is_empty() { Known::Absent } else { Known::Ask(Question { paths, clock: self.clock, hint }) })
+        Ok(if paths.is_empty() { Known::Absent } else { Known::Ask(Question { paths, asked: self.ask(), hint }) })
     }
 
     /// What was known about a name the last time S3 answered.

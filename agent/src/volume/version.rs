@@ -125,19 +125,25 @@ impl Volume {
 
     /// Brings the names of a directory up to date; `force` asks S3 even when they are fresh.
     pub(crate) async fn list(&self, dir: Ino, force: bool) -> Result<()> {
-        let (places, clock) = {
+        let (places, asked) = {
             let tree = self.tree();
             let node = tree.get(dir)?;
             if !force && tree.is_fresh(node.dir()?.listed) {
                 return Ok(());
             }
-            (tree.places(dir), tree.clock())
+            (tree.places(dir), tree.ask())
         };
         let mut entries = BTreeMap::new();
         for place in &places {
-            self.list_place(place, &mut entries).await?;
+            match self.list_place(place, &mut entries).await {
+                Err(error) if error.is_away() && !force && self.tree().get(dir)?.dir()?.listed.is_some() => {
+                    tracing::debug!(%dir, %error, "s3 is away, serving an unverified listing");
+                    return Ok(());
+                }
+                result => result?,
+            }
         }
-        self.tree().adopt_listing(dir, &entries, clock)
+        self.tree().adopt_listing(dir, &entries, asked)
     }
 
     async fn list_place(&self, place: &str, entries: &mut BTreeMap<String, Listed>) -> Result<()> {

@@ -330,3 +330,25 @@ fn be_killed(dir: std::path::PathBuf) {
     std::thread::sleep(Duration::from_secs(60));
     drop(volume);
 }
+
+#[test]
+fn names_that_are_new_can_be_written_while_s3_is_away() {
+    let lab = Lab::new();
+    lab.insert("d/known", b"known");
+    let mount = lab.mount();
+    assert_eq!(mount.names("d"), ["known"]);
+    assert_eq!(mount.read("d/known"), b"known");
+    lab.store.set_outage(true);
+    mount.epoch();
+    let started = Instant::now();
+    mount.write("d/new", b"new");
+    assert!(started.elapsed() < Duration::from_secs(60), "one question may wait for S3, not every one");
+    let started = Instant::now();
+    mount.write("d/newer", b"newer");
+    assert_eq!(mount.read("d/known"), b"known");
+    assert_eq!(mount.names("d"), ["known", "new", "newer"]);
+    assert!(started.elapsed() < Duration::from_secs(15));
+    lab.store.set_outage(false);
+    mount.drain();
+    assert_eq!(lab.store.keys(), ["d/known", "d/new", "d/newer"]);
+}

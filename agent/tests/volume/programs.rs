@@ -145,3 +145,20 @@ fn threads_write_side_by_side() {
         assert!(other.read(&format!("t{thread}/39")) == pattern(5000, thread ^ 39));
     }
 }
+
+/// The last close and the rename race: whoever comes first, the bytes end up under the new name.
+#[test]
+fn written_and_renamed_at_once() {
+    let lab = Lab::new();
+    let mount = lab.mount();
+    for round in 0..200_u8 {
+        mount.write("part", &[round; 64]);
+        std::fs::rename(mount.path("part"), mount.path(&format!("final-{}", round % 10))).unwrap();
+    }
+    mount.drain();
+    assert_eq!(lab.store.keys(), (0..10).map(|index| format!("final-{index}")).collect::<Vec<_>>());
+    for index in 0..10_u8 {
+        assert_eq!(lab.body(&format!("final-{index}")), [190 + index; 64]);
+    }
+    assert_eq!(mount.ask(&ec2mpi_agent::volume::control::Request::Status).status.conflicts, 0);
+}

@@ -84,10 +84,9 @@ impl Volume {
             self.amend(open, attr)?;
             return Ok(());
         }
-        if let Some(pending) = node.pending.filter(|_| !matches!(node.kind, Kind::Dir(_))) {
-            if self.amend(pending, attr)?.is_some() {
-                return Ok(());
-            }
+        let pending = node.pending.filter(|_| !node.is_dir());
+        if pending.map(|pending| self.amend(pending, attr)).transpose()?.flatten().is_some() {
+            return Ok(());
         }
         let op = set_attr_op(path, node, attr);
         let tag = Tag { ino: Some(ino), touched: vec![(parent, name)], ..Tag::default() };

@@ -133,11 +133,10 @@ impl Volume {
         if state.dirty {
             return Ok(());
         }
-        if let Some(data) = &state.data {
-            if let Some(op) = self.put_op(ino, data)? {
-                state.open = Some(self.note_open(op, None)?);
-            }
-        }
+        let tree = self.tree();
+        let op = state.data.as_ref().map(|data| self.put_op(&tree, ino, data)).transpose()?.flatten();
+        state.open = op.map(|op| self.note_open(op, None)).transpose()?;
+        drop(tree);
         state.dirty = true;
         state.present = Extents::default();
         Ok(())

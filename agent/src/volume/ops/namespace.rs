@@ -176,8 +176,9 @@ impl Volume {
             }
             node.content().ok()
         };
-        let open = match content {
-            Some(content) => content.state.write().await.open.take(),
+        // Held until the name is gone: a write that begins now must see that.
+        let mut state = match &content {
+            Some(content) => Some(content.state.write().await),
             None => None,
         };
         let mut tree = self.tree();
@@ -185,7 +186,10 @@ impl Volume {
             return Err(VolumeError::NotFound);
         }
         self.keep_directory(&mut tree, parent)?;
-        self.remove_object(&mut tree, ino, open)?;
+        self.remove_object(&mut tree, ino, state.as_ref().and_then(|state| state.open))?;
+        if let Some(state) = &mut state {
+            state.open = None;
+        }
         touch_parent(&mut tree, parent);
         Ok(())
     }

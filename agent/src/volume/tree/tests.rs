@@ -31,7 +31,7 @@ fn ask(tree: &Tree, parent: Ino, name: &str) -> Question {
 }
 
 fn answer(tree: &mut Tree, name: &str, found: Option<Found>) -> Option<Ino> {
-    let question = Question { paths: vec![], clock: tree.clock(), hint: Hint::Unknown };
+    let question = Question { paths: vec![], asked: tree.ask(), hint: Hint::Unknown };
     tree.adopt(Ino::ROOT, name, &question, found, OWNER).unwrap()
 }
 
@@ -81,6 +81,15 @@ fn an_epoch_ends_trust_but_not_local_state() {
 }
 
 #[test]
+fn an_answer_from_before_the_epoch_is_not_trusted_after_it() {
+    let mut tree = tree();
+    let question = Question { paths: vec![], asked: tree.ask(), hint: Hint::Unknown };
+    tree.raise_epoch();
+    tree.adopt(Ino::ROOT, "a", &question, found("a", "1"), OWNER).unwrap();
+    ask(&tree, Ino::ROOT, "a");
+}
+
+#[test]
 fn a_moved_directory_is_looked_for_where_it_was() {
     let mut tree = tree();
     let dir = tree.insert(Ino::ROOT, "b", directory()).unwrap();
@@ -117,7 +126,7 @@ fn a_listing_removes_what_is_gone_and_keeps_what_is_ours() {
     answer(&mut tree, "theirs", found("theirs", "1")).unwrap();
     let new =
         Listed::File { path: "new".into(), etag: Etag("9".into()), size: 1, last_modified: SystemTime::UNIX_EPOCH };
-    tree.adopt_listing(Ino::ROOT, &BTreeMap::from([("new".to_owned(), new)]), tree.clock()).unwrap();
+    tree.adopt_listing(Ino::ROOT, &BTreeMap::from([("new".to_owned(), new)]), tree.ask()).unwrap();
     assert_eq!(tree.names(Ino::ROOT).unwrap(), ["new", "ours"]);
     assert!(matches!(tree.knows(Ino::ROOT, "theirs").unwrap(), Known::Absent));
 }
