@@ -1,12 +1,10 @@
 //! The cloud that machines come from: found, started if it is the local one, and described.
 
 use std::net::IpAddr;
-use std::process::Stdio;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, bail};
-use ec2mpi_local_cloud::{CloudInfo, InfoError};
+use ec2mpi_local_cloud::{CloudInfo, Options};
 
 use crate::cluster::launch::{Pace, Place};
 use crate::config::{CloudKind, Settings};
@@ -16,8 +14,8 @@ use crate::provider::ec2::{Ec2Provider, Ec2Settings};
 /// The local cloud's only image.
 const LOCAL_IMAGE: &str = "ami-00000000000000001";
 
-/// How long the local cloud may take to come up.
-const START_LIMIT: Duration = Duration::from_secs(45);
+/// For how long the credentials of a node's role are valid, seconds; the metadata service renews them.
+const ROLE_TTL: u32 = 6 * 3600;
 
 /// What the coordinator works with.
 pub(super) struct Cloud {
@@ -68,36 +66,11 @@ fn place(info: CloudInfo) -> Place {
     }
 }
 
+/// The cloud is a process of its own, which outlives this one; where it is started from here, its machines see nothing
+/// of the coordinator's directory.
 async fn find_or_start(settings: &Settings) -> anyhow::Result<CloudInfo> {
-    match CloudInfo::load(&settings.cloud_dir) {
-        Ok(info) => return Ok(info),
-        Err(InfoError::NotRunning(_)) => {}
-        Err(error) => return Err(error.into()),
-    }
-    start(settings).await?;
-    CloudInfo::load(&settings.cloud_dir).context("the local cloud started, and then did not answer")
-}
-
-/// `ec2mpi cloud start` makes a process of its own, which outlives this one, and returns when it answers.
-async fn start(settings: &Settings) -> anyhow::Result<()> {
-    let executable = std::env::current_exe().context("cannot find the path of this executable")?;
-    tracing::info!(directory = %settings.cloud_dir.display(), "starting the local cloud");
-    let mut command = tokio::process::Command::new(executable);
-    command
-        .args(["cloud", "start", "--mask"])
-        .arg(&settings.state_dir)
-        .env("EC2MPI_CLOUD_DIR", &settings.cloud_dir)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .kill_on_drop(true);
-    let ended = tokio::time::timeout(START_LIMIT, command.status()).await;
-    let seconds = START_LIMIT.as_secs();
-    let log = settings.cloud_dir.join("cloud.log");
-    let status =
-        ended.with_context(|| format!("the local cloud did not start within {seconds} s, see {}", log.display()))?;
-    let status = status.context("cannot start the local cloud")?;
-    if !status.success() {
-        bail!("the local cloud did not start ({status}), see {} and the lines above", log.display());
-    }
-    Ok(())
+    let directory = settings.cloud_dir.clone();
+    let options = Options { slots: None, masks: vec![settings.state_dir.clone()], role_ttl: ROLE_TTL };
+    let started = tokio::task::spawn_blocking(move || ec2mpi_local_cloud::ensure_running(&directory, &options));
+    started.await.context("starting the local cloud panicked")?
 }

@@ -1,7 +1,10 @@
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
 use super::adopt::Found;
 use super::*;
 use crate::volume::attr::Owner;
-use crate::volume::store::{Headers, ObjectInfo};
+use crate::volume::store::{Etag, Headers, ObjectInfo};
 
 const OWNER: Owner = Owner { uid: 1, gid: 1 };
 
