@@ -35,7 +35,7 @@ lint: setup ## Formatting and lints, warnings as errors
 
 .PHONY: check
 check: lint ## The fast subset: lint and all tests that need no machine
-	$(LINTED) tests/scripts/test.sh -E 'not test(/^cloud_/)'
+	$(LINTED) tests/scripts/test.sh --profile check
 
 .PHONY: test
 test: lint ## Everything: lint, unit tests, scenarios on the local cloud; in the end a look for what was left behind

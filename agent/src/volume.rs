@@ -98,6 +98,8 @@ pub(crate) struct Volume {
     pub(crate) conflicts: AtomicU64,
     /// Ends every wait and every background task.
     pub(crate) closing: CancellationToken,
+    /// Somebody asked for the unmount.
+    pub(crate) leave: CancellationToken,
     /// Makes the kernel forget attributes; set once mounted.
     pub(crate) invalidate: OnceLock<Invalidate>,
 }
@@ -125,6 +127,7 @@ impl Volume {
             failures: Mutex::default(),
             conflicts: AtomicU64::new(0),
             closing: CancellationToken::new(),
+            leave: CancellationToken::new(),
             invalidate: OnceLock::new(),
             options,
         }

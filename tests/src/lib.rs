@@ -9,10 +9,12 @@
 
 pub mod coordinator;
 pub mod host;
+pub mod join;
 pub mod machine;
 pub mod outcome;
 pub mod physics;
 pub mod place;
+pub mod secret;
 pub mod site;
 pub mod stranger;
 pub mod wait;

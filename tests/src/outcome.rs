@@ -174,6 +174,16 @@ impl Outcome {
         }
         assert!(!said.contains("panicked"), "{self}");
     }
+
+    /// That it failed soon and its stderr has the word; for messages that are mpirun's or the shell's.
+    ///
+    /// # Panics
+    /// When it did not.
+    #[track_caller]
+    pub fn refused_anyhow(&self, word: &str) {
+        assert!(self.code != 0 && self.took < Duration::from_secs(30), "{self}");
+        assert!(self.stderr.contains(word), "no {word:?} in the message: {self}");
+    }
 }
 
 impl std::fmt::Display for Outcome {

@@ -20,7 +20,8 @@ fn stopping_everything_leaves_nothing_but_the_bucket() {
     assert_eq!(stranger::object(&site, &format!("{prefix}file")), b"kept\n", "the bucket outlives the cloud");
     site.run(&["cloud", "stop", "--purge"]).ok();
     no_traces(&site);
-    let left: Vec<_> = walk(&site).into_iter().filter(|path| path.contains("bucket") || path.contains("upper")).collect();
+    let left: Vec<_> =
+        walk(&site).into_iter().filter(|path| path.contains("bucket") || path.contains("upper")).collect();
     assert!(left.is_empty(), "{left:?}");
 }
 
@@ -30,7 +31,8 @@ fn stopping_the_cloud_ends_its_machines() {
     let status = site.create("two", 2);
     let machine = Machine::of_node(&site, &status, 1);
     assert!(machine.processes().iter().any(|process| process.is("ec2mpi-agent", "run")));
-    site.run(&["exec", "two", "--node", "1", "--", "sh", "-c", "setsid sleep 1000 >/dev/null 2>&1 & echo started"]).ok();
+    site.run(&["exec", "two", "--node", "1", "--", "sh", "-c", "setsid sleep 1000 >/dev/null 2>&1 & echo started"])
+        .ok();
     site.run(&["stop"]).ok();
     site.run(&["cloud", "stop"]).ok();
     no_traces(&site);

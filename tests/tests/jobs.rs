@@ -34,7 +34,8 @@ fn output_streams_apart_and_the_exit_code_is_the_programs() {
         let outcome = site.run(&split(words));
         assert_eq!(outcome.code, code, "{words}: {outcome}");
     }
-    let words = ["exec", "jobs", "--workdir", "/tmp", "--env", "A=one two", "--", "sh", "-c", "pwd; echo \"$A\"; id -un"];
+    let words =
+        ["exec", "jobs", "--workdir", "/tmp", "--env", "A=one two", "--", "sh", "-c", "pwd; echo \"$A\"; id -un"];
     assert_eq!(site.run(&words).ok(), "/tmp\none two\nmpi\n");
     let words = "run jobs -n 2 --workdir /tmp --env A=x=y -- sh -c |echo $A $PWD|";
     assert_eq!(site.run(&split(words)).ok(), "x=y /tmp\n".repeat(2));

@@ -119,9 +119,8 @@ fn check_what_is_remembered(site: &Site, output: &str) {
     assert!(hostfile("8").lines().all(|line| line.ends_with("slots=2")), "{}", hostfile("8"));
     assert_eq!(hostfile("8").lines().count(), NODES);
 
-    let names: BTreeSet<String> = (0..NODES)
-        .map(|node| site.run(&["ssh", "demo", "--node", &node.to_string(), "--", "hostname"]).ok())
-        .collect();
+    let names: BTreeSet<String> =
+        (0..NODES).map(|node| site.run(&["ssh", "demo", "--node", &node.to_string(), "--", "hostname"]).ok()).collect();
     assert_eq!(names.len(), NODES, "{names:?}");
     let hops = "for n in 0 1 2 3; do ssh -o BatchMode=yes demo-$n id -un || exit 9; done";
     assert_eq!(site.run(&["exec", "demo", "--node", "3", "--", "sh", "-c", hops]).ok(), "mpi\n".repeat(NODES));

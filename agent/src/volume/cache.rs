@@ -84,7 +84,7 @@ impl Cache {
     pub fn keep_lost(&self, data: &DataFile, name: &str, what: &impl Serialize) -> io::Result<PathBuf> {
         let place = self.lost.join(name);
         std::fs::hard_link(&data.path, &place)?;
-        crate::durable::overwrite(&self.lost.join(format!("{name}.json")), &serde_json::to_vec(what)?, 0o600)?;
+        crate::durable::overwrite(&self.lost.join(format!("{name}.json")), 0o600, &serde_json::to_vec(what)?)?;
         Ok(place)
     }
 

@@ -50,7 +50,11 @@ pub(crate) struct State {
 
 impl Content {
     fn new(state: State) -> Arc<Self> {
-        Arc::new(Self { state: RwLock::new(state), fetching: Mutex::default(), used: parking_lot::Mutex::new(Instant::now()) })
+        Arc::new(Self {
+            state: RwLock::new(state),
+            fetching: Mutex::default(),
+            used: parking_lot::Mutex::new(Instant::now()),
+        })
     }
 
     /// All in S3.

@@ -187,7 +187,7 @@ fn drain_call(socket: &Path, timeout_seconds: u64) -> anyhow::Result<Answer> {
 }
 
 /// [`call`] for a thread without a runtime, or inside one: it brings its own.
-fn blocking_call(socket: &Path, request: &Request, deadline: Duration) -> anyhow::Result<Answer> {
+pub(crate) fn blocking_call(socket: &Path, request: &Request, deadline: Duration) -> anyhow::Result<Answer> {
     std::thread::scope(|scope| {
         let work = || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -58,7 +58,7 @@ impl Adapter {
 
 macro_rules! span {
     ($name:literal, $req:expr, $ino:expr) => {
-        tracing::debug_span!($name, req = %$req.unique(), ino = $ino.0, pid = $req.pid())
+        tracing::debug_span!($name, req = $req.unique().0, ino = $ino.0, pid = $req.pid())
     };
 }
 

@@ -449,9 +449,9 @@ impl Tree {
     pub(crate) fn has_local_below(&self, dir: Ino) -> bool {
         let Ok(dir) = self.get(dir).and_then(Node::dir) else { return false };
         dir.children.values().any(|child| match child {
-            Child::Node(ino) => self
-                .get(*ino)
-                .is_ok_and(|node| node.opens > 0 || self.is_local(node) || (node.is_dir() && self.has_local_below(*ino))),
+            Child::Node(ino) => self.get(*ino).is_ok_and(|node| {
+                node.opens > 0 || self.is_local(node) || (node.is_dir() && self.has_local_below(*ino))
+            }),
             Child::Gone(_) | Child::Absent(_) | Child::Listed(_) => false,
         })
     }

@@ -68,10 +68,9 @@ impl Volume {
             Known::Ask(question) => question,
         };
         match self.ask(&question).await {
-            Ok(found) => self
-                .tree()
-                .adopt(parent, name, &question, found, self.options.owner)?
-                .ok_or(VolumeError::NotFound),
+            Ok(found) => {
+                self.tree().adopt(parent, name, &question, found, self.options.owner)?.ok_or(VolumeError::NotFound)
+            }
             Err(error) => self.unverified(parent, name, error),
         }
     }

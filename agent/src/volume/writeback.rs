@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use rand::Rng;
 use tokio::sync::{Notify, Semaphore};
 
 use self::finish::Performed;
@@ -238,7 +239,7 @@ impl Volume {
                 return self.give_up(seq, &error.to_string());
             }
             tracing::info!(%seq, path = op.subject(), %error, "write-back failed, trying again");
-            let jitter = backoff.mul_f64(rand::random_range(0.0..0.5));
+            let jitter = backoff.mul_f64(rand::thread_rng().gen_range(0.0..0.5));
             tokio::time::sleep(backoff + jitter).await;
             backoff = (backoff * 2).min(LONGEST_BACKOFF);
         }

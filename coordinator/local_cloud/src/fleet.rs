@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 pub(crate) use instance::{
     Instance, InstanceId, LaunchSpec, MetadataOptions, OnShutdown, Reason, Reservation, State, Tokens,
 };
-pub(crate) use launch::{LaunchError, Launched, Order};
+pub(crate) use launch::{LaunchError, Order};
 
 use crate::durable::{self, Outlive};
 use crate::layout::Layout;

@@ -27,7 +27,10 @@ pub(crate) struct RoleKey {
 
 impl std::fmt::Debug for RoleKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RoleKey").field("instance", &self.instance).field("expires_at", &self.expires_at).finish_non_exhaustive()
+        f.debug_struct("RoleKey")
+            .field("instance", &self.instance)
+            .field("expires_at", &self.expires_at)
+            .finish_non_exhaustive()
     }
 }
 

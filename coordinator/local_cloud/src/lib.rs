@@ -16,6 +16,7 @@ mod info;
 mod keys;
 mod layout;
 mod lock;
+mod mac;
 mod machine;
 mod network;
 mod serve;

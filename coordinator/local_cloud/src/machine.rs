@@ -50,13 +50,7 @@ impl MachineSpec {
     }
 
     pub(crate) fn port(&self) -> Port<'_> {
-        Port {
-            bridge: &self.bridge,
-            netns: &self.netns,
-            veth: &self.veth,
-            address: self.address,
-            prefix: self.prefix,
-        }
+        Port { bridge: &self.bridge, netns: &self.netns, veth: &self.veth, address: self.address, prefix: self.prefix }
     }
 }
 

@@ -115,8 +115,8 @@ pub(crate) fn plug(port: &Port<'_>) -> Result<(), NetworkError> {
         None,
         &[
             format!("netns add {netns}"),
-            format!("link add {veth} addrgenmode none type veth peer name eth0 netns {netns}"),
-            format!("link set {veth} master {bridge} up"),
+            format!("link add {veth} type veth peer name eth0 netns {netns}"),
+            format!("link set {veth} addrgenmode none master {bridge} up"),
         ],
     )?;
     ip::batch(

@@ -40,7 +40,7 @@ pub fn read(path: &Path) -> io::Result<Vec<Record>> {
     let (records, whole) = decode(&bytes)?;
     if whole < bytes.len() {
         tracing::warn!(path = %path.display(), whole, length = bytes.len(), "the journal has a torn end");
-        durable::overwrite(&torn_path(path), &bytes[whole..], 0o600)?;
+        durable::overwrite(&torn_path(path), 0o600, &bytes[whole..])?;
     }
     Ok(records)
 }
@@ -111,7 +111,7 @@ impl JournalFile {
         for record in records {
             content.extend_from_slice(&encode(&record)?);
         }
-        durable::overwrite(path, &content, 0o600)?;
+        durable::overwrite(path, 0o600, &content)?;
         let file = OpenOptions::new().append(true).open(path)?;
         Ok(Self { file, length: content.len() as u64, position: 0 })
     }

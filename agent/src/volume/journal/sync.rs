@@ -22,7 +22,9 @@ impl Syncer {
     pub(super) fn start(file: File) -> io::Result<Self> {
         let (wanted, requests) = mpsc::channel::<Position>();
         let (progress, synced) = watch::channel(Ok(Position::default()));
-        std::thread::Builder::new().name("journal-sync".to_owned()).spawn(move || serve(&file, &requests, &progress))?;
+        std::thread::Builder::new()
+            .name("journal-sync".to_owned())
+            .spawn(move || serve(&file, &requests, &progress))?;
         Ok(Self { wanted, synced })
     }
 

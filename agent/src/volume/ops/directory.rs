@@ -25,7 +25,7 @@ pub(crate) struct Entry {
 }
 
 impl Volume {
-    pub(crate) async fn open_directory(&self, ino: Ino) -> Result<u64> {
+    pub(crate) fn open_directory(&self, ino: Ino) -> Result<u64> {
         self.tree().get(ino)?.dir()?;
         self.handles.insert(Handle::Dir(Arc::default()))
     }
@@ -49,7 +49,7 @@ impl Volume {
             entries.push(Entry { name: "..".to_owned(), next: 2, stat: self.stat(self.parent_of(ino)?)? });
         }
         let first = usize::try_from(offset.saturating_sub(2)).unwrap_or(usize::MAX);
-        let batch = names.iter().enumerate().skip(first).take(BATCH);
+        let batch: Vec<_> = names.iter().cloned().enumerate().skip(first).take(BATCH).collect();
         entries.extend(self.stat_all(ino, batch).await?);
         Ok(entries)
     }
@@ -62,9 +62,12 @@ impl Volume {
     }
 
     /// A name that went away meanwhile is left out.
-    async fn stat_all(&self, dir: Ino, names: impl Iterator<Item = (usize, &String)>) -> Result<Vec<Entry>> {
+    async fn stat_all(&self, dir: Ino, names: Vec<(usize, String)>) -> Result<Vec<Entry>> {
         let lookups = futures::stream::iter(names)
-            .map(|(index, name)| async move { (index, name, self.resolve(dir, name).await) })
+            .map(|(index, name)| async move {
+                let found = self.resolve(dir, &name).await;
+                (index, name, found)
+            })
             .buffered(PARALLEL);
         let mut entries = Vec::new();
         tokio::pin!(lookups);
@@ -74,7 +77,7 @@ impl Volume {
                 Err(VolumeError::NotFound) => continue,
                 Err(error) => return Err(error),
             };
-            entries.push(Entry { name: name.clone(), next: index as u64 + 3, stat });
+            entries.push(Entry { name, next: index as u64 + 3, stat });
         }
         Ok(entries)
     }

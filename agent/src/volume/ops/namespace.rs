@@ -82,14 +82,8 @@ impl Volume {
             return Err(VolumeError::Exists);
         }
         let attr = new_attr(tree.get(parent)?, caller, libc::S_IFREG | (mode & 0o7777));
-        let op = Op::Put {
-            path,
-            data: data.id,
-            attr,
-            extra: Extra::default(),
-            base: Base::Absent,
-            write: Uuid::new_v4(),
-        };
+        let op =
+            Op::Put { path, data: data.id, attr, extra: Extra::default(), base: Base::Absent, write: Uuid::new_v4() };
         let open = self.note_open(op, None)?;
         let mut node = Node::new(attr, Kind::File(Content::local(data, 0, None, Some(open))), Place::Gone);
         node.dirty = true;

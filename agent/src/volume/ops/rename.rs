@@ -44,6 +44,19 @@ impl Volume {
             Some(target) => self.take_open(target).await?,
             None => None,
         };
+        self.apply_move(source, target, from, to, target_open)?;
+        self.reopen_record(source, open).await
+    }
+
+    /// Changes tree and journal in one step, if the names still are what was looked up.
+    fn apply_move(
+        &self,
+        source: Ino,
+        target: Option<Ino>,
+        from: End<'_>,
+        to: End<'_>,
+        target_open: Option<Seq>,
+    ) -> Result<()> {
         let mut tree = self.tree();
         if tree.child(from.parent, from.name) != Some(source) || tree.child(to.parent, to.name) != target {
             return Err(VolumeError::NotFound);
@@ -58,8 +71,7 @@ impl Volume {
         }
         touch_parent(&mut tree, from.parent);
         touch_parent(&mut tree, to.parent);
-        drop(tree);
-        self.reopen_record(source, open).await
+        Ok(())
     }
 
     async fn check_kinds(&self, source: Ino, target: Option<Ino>) -> Result<()> {

@@ -80,7 +80,12 @@ impl Volume {
 
     /// Seals every dirty file, open ones too: a snapshot of each as it is now.
     pub(crate) async fn seal_all(&self) -> Result<()> {
-        let dirty: Vec<Ino> = self.tree().nodes().filter(|(_, node)| node.dirty && node.place != Place::Gone).map(|(ino, _)| ino).collect();
+        let dirty: Vec<Ino> = self
+            .tree()
+            .nodes()
+            .filter(|(_, node)| node.dirty && node.place != Place::Gone)
+            .map(|(ino, _)| ino)
+            .collect();
         for ino in dirty {
             match self.seal(ino).await {
                 Ok(_) | Err(VolumeError::NotFound) => {}

@@ -184,9 +184,7 @@ impl Tree {
         let gone = dir.children.iter().filter(|(name, child)| {
             let recent = dir.recent.get(*name).is_some_and(|changed| *changed > clock);
             let ours = match child {
-                Child::Node(ino) => {
-                    self.get(*ino).is_ok_and(|node| self.is_local(node)) || self.has_local_below(*ino)
-                }
+                Child::Node(ino) => self.get(*ino).is_ok_and(|node| self.is_local(node)) || self.has_local_below(*ino),
                 Child::Gone(seq) => self.is_outstanding(Some(*seq)),
                 Child::Absent(_) | Child::Listed(_) => false,
             };

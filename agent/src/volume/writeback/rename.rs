@@ -119,7 +119,7 @@ impl Volume {
             if page.objects.is_empty() {
                 return Ok(Performed::new(outcome, Effect::Moved { from: from.to_owned(), to: to.to_owned() }));
             }
-            let moved: Vec<(String, Etag)> = futures::stream::iter(&page.objects)
+            let moved: Vec<(String, Etag)> = futures::stream::iter(page.objects)
                 .map(|object| self.move_key(object, &prefix, to))
                 .buffer_unordered(PARALLEL)
                 .try_collect()
@@ -129,7 +129,7 @@ impl Volume {
         }
     }
 
-    async fn move_key(&self, object: &ListedObject, prefix: &str, to: &str) -> Result<(String, Etag)> {
+    async fn move_key(&self, object: ListedObject, prefix: &str, to: &str) -> Result<(String, Etag)> {
         let rest = object.key.as_str().strip_prefix(prefix).unwrap_or_default();
         let target = format!("{}{rest}", directory_key(to));
         let etag = match self.look(object.key.as_str()).await? {

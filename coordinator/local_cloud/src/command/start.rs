@@ -32,7 +32,13 @@ pub(super) fn run(directory: &Path, options: &Options) -> anyhow::Result<ExitCod
         Err(error) => return Err(error.into()),
     }
     let info = ensure_running(directory, options)?;
-    println!("cloud is running in {}: pid {}, EC2 at {}, S3 at {}", info.directory.display(), info.pid, info.ec2_endpoint, info.s3_endpoint);
+    println!(
+        "cloud is running in {}: pid {}, EC2 at {}, S3 at {}",
+        info.directory.display(),
+        info.pid,
+        info.ec2_endpoint,
+        info.s3_endpoint
+    );
     Ok(ExitCode::SUCCESS)
 }
 

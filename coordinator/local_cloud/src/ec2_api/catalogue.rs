@@ -24,11 +24,8 @@ struct Region {
 }
 
 pub(super) fn regions() -> Regions {
-    let region = Region {
-        region_name: catalog::REGION,
-        region_endpoint: "localhost",
-        opt_in_status: "opt-in-not-required",
-    };
+    let region =
+        Region { region_name: catalog::REGION, region_endpoint: "localhost", opt_in_status: "opt-in-not-required" };
     Regions { region_info: [region].into_iter().collect() }
 }
 

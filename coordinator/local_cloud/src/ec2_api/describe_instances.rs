@@ -41,8 +41,7 @@ pub(super) fn run(api: &Api, params: &Params) -> Result<Answer, ApiError> {
     let rest = groups.len() > size;
     let page: Vec<(Position, Vec<Instance>)> = groups.into_iter().take(size).collect();
     let next_token = page.last().filter(|_| rest).map(|(position, _)| write_token(position));
-    let reservation_set =
-        page.iter().filter_map(|(_, instances)| ReservationItem::new(instances, api.slots)).collect();
+    let reservation_set = page.iter().filter_map(|(_, instances)| ReservationItem::new(instances, api.slots)).collect();
     Ok(Answer { reservation_set, next_token })
 }
 

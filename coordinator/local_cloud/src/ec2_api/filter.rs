@@ -21,7 +21,11 @@ impl Filter {
     fn parse(part: &Params) -> Result<Self, ApiError> {
         let name = part.required("Name")?.to_owned();
         let values: Vec<String> = part.list("Value").into_iter().map(str::to_owned).collect();
-        if values.is_empty() { Err(ApiError::invalid("The filter 'null' is invalid")) } else { Ok(Self { name, values }) }
+        if values.is_empty() {
+            Err(ApiError::invalid("The filter 'null' is invalid"))
+        } else {
+            Ok(Self { name, values })
+        }
     }
 
     /// Whether one of the values matches `text`.

@@ -57,7 +57,9 @@ impl Params {
         match self.get(name) {
             None | Some("false") => Ok(false),
             Some("true") => Ok(true),
-            Some(other) => Err(ApiError::invalid(format!("Invalid value '{other}' for {name}. Must be true or false."))),
+            Some(other) => {
+                Err(ApiError::invalid(format!("Invalid value '{other}' for {name}. Must be true or false.")))
+            }
         }
     }
 
@@ -145,7 +147,8 @@ mod tests {
 
     #[test]
     fn reads_query_and_form() {
-        let params = Params::parse("Action=Do&Version=1", b"A=x+y%26z&L.10=c&L.2=b&L.1=a&P.1.Key=k&P.1.Value.1=v&E=").unwrap();
+        let params =
+            Params::parse("Action=Do&Version=1", b"A=x+y%26z&L.10=c&L.2=b&L.1=a&P.1.Key=k&P.1.Value.1=v&E=").unwrap();
         assert_eq!(params.take_action().unwrap(), "Do");
         assert_eq!(params.get("A"), Some("x y&z"));
         assert_eq!(params.list("L"), ["a", "b", "c"]);

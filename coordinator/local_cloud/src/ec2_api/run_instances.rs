@@ -60,7 +60,9 @@ fn counts(params: &Params) -> Result<(u32, u32), ApiError> {
     let count = |name| params.number(name)?.ok_or_else(|| ApiError::missing(name));
     let (min, max) = (count("MinCount")?, count("MaxCount")?);
     if min == 0 || max == 0 {
-        return Err(ApiError::invalid("Value (0) for parameter minCount is invalid. The number of instances must be greater than 0."));
+        return Err(ApiError::invalid(
+            "Value (0) for parameter minCount is invalid. The number of instances must be greater than 0.",
+        ));
     }
     if min > max {
         return Err(ApiError::invalid("Value for parameter maxCount is invalid: it must not be lower than minCount."));
@@ -134,9 +136,12 @@ fn user_data(params: &Params) -> Result<Option<String>, ApiError> {
 fn profile(params: &Params) -> Result<Option<String>, ApiError> {
     let arn = params.get("IamInstanceProfile.Arn").map(|arn| arn.rsplit('/').next().unwrap_or(arn));
     let Some(name) = params.get("IamInstanceProfile.Name").or(arn) else { return Ok(None) };
-    let is_legal = name.len() <= 128 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+=,.@_-".contains(&byte));
+    let is_legal =
+        name.len() <= 128 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+=,.@_-".contains(&byte));
     if !is_legal {
-        return Err(ApiError::invalid(format!("Value ({name}) for parameter iamInstanceProfile.name is invalid. Invalid IAM Instance Profile name")));
+        return Err(ApiError::invalid(format!(
+            "Value ({name}) for parameter iamInstanceProfile.name is invalid. Invalid IAM Instance Profile name"
+        )));
     }
     Ok(Some(name.to_owned()))
 }
@@ -179,9 +184,7 @@ fn metadata(params: &Params) -> Result<MetadataOptions, ApiError> {
 fn key_name(params: &Params) -> Result<Option<String>, ApiError> {
     match params.get("KeyName") {
         None => Ok(None),
-        Some(name) => {
-            Err(ApiError::new("InvalidKeyPair.NotFound", format!("The key pair '{name}' does not exist")))
-        }
+        Some(name) => Err(ApiError::new("InvalidKeyPair.NotFound", format!("The key pair '{name}' does not exist"))),
     }
 }
 
@@ -193,7 +196,11 @@ fn tags(params: &Params) -> Result<BTreeMap<String, String>, ApiError> {
         match specification.required("ResourceType")? {
             "instance" => tags.extend(found),
             "volume" | "network-interface" => {}
-            other => return Err(ApiError::invalid(format!("'{other}' is not a valid taggable resource type for this operation."))),
+            other => {
+                return Err(ApiError::invalid(format!(
+                    "'{other}' is not a valid taggable resource type for this operation."
+                )));
+            }
         }
     }
     create_tags::check_count(&tags)?;
@@ -202,10 +209,15 @@ fn tags(params: &Params) -> Result<BTreeMap<String, String>, ApiError> {
 
 fn launch_error(error: LaunchError) -> ApiError {
     match error {
-        LaunchError::Mismatch => idempotency("Arguments on this idempotent request are inconsistent with arguments used in previous request(s)."),
+        LaunchError::Mismatch => idempotency(
+            "Arguments on this idempotent request are inconsistent with arguments used in previous request(s).",
+        ),
         LaunchError::NoAddresses { free } => ApiError::new(
             "InsufficientFreeAddressesInSubnet",
-            format!("There are not enough free addresses in subnet '{}' to satisfy the requested number of instances: {free} are free.", catalog::SUBNET),
+            format!(
+                "There are not enough free addresses in subnet '{}' to satisfy the requested number of instances: {free} are free.",
+                catalog::SUBNET
+            ),
         ),
         LaunchError::Io(error) => ApiError::internal(&error),
     }

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
-use hmac::{Hmac, Mac};
 use jiff::{SignedDuration, Timestamp};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use sha2::{Digest, Sha256};
 
 use super::error::ApiError;
 use crate::keys::Keys;
+use crate::mac;
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 /// How far the clocks of client and cloud may be apart.
@@ -32,17 +32,17 @@ struct Authorization<'a> {
 pub(super) fn verify(parts: &Parts, body: &[u8], keys: &Keys, now: Timestamp) -> Result<(), ApiError> {
     let header = header(&parts.headers, "authorization").ok_or_else(unauthenticated)?;
     let authorization = parse(header).ok_or_else(unauthenticated)?;
-    let secret = keys.owner_secret(authorization.access_key).ok_or_else(|| {
-        ApiError::new("AuthFailure", "AWS was not able to validate the provided access credentials")
-    })?;
+    let secret = keys
+        .owner_secret(authorization.access_key)
+        .ok_or_else(|| ApiError::new("AuthFailure", "AWS was not able to validate the provided access credentials"))?;
     let date = self::header(&parts.headers, "x-amz-date").ok_or_else(unauthenticated)?;
     check_date(date, &authorization, now)?;
     let request = canonical_request(parts, body, authorization.signed_headers).ok_or_else(mismatch)?;
     let scope = authorization.scope.join("/");
     let to_sign = format!("{ALGORITHM}\n{date}\n{scope}\n{}", hex::encode(Sha256::digest(request)));
     let signature = hex::decode(authorization.signature).map_err(|_| mismatch())?;
-    let key = authorization.scope.iter().fold(format!("AWS4{secret}").into_bytes(), |key, part| hmac(&key, part));
-    mac(&key, &to_sign).verify_slice(&signature).map_err(|_| mismatch())
+    let key = signing_key(secret, &authorization.scope);
+    if mac::verify(&key, &[to_sign.as_bytes()], &signature) { Ok(()) } else { Err(mismatch()) }
 }
 
 fn parse(header: &str) -> Option<Authorization<'_>> {
@@ -106,15 +106,9 @@ fn squeezed(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-fn hmac(key: &[u8], text: &str) -> Vec<u8> {
-    mac(key, text).finalize().into_bytes().to_vec()
-}
-
-fn mac(key: &[u8], text: &str) -> Hmac<Sha256> {
-    // HMAC takes keys of any length: this is what new_from_slice does for each of them.
-    let mut mac = <Hmac<Sha256> as Mac>::new_from_slice(key).unwrap_or_else(|_| unreachable!("any key length"));
-    mac.update(text.as_bytes());
-    mac
+/// The key that signs requests of one scope.
+fn signing_key(secret: &str, scope: &[&str]) -> Vec<u8> {
+    scope.iter().fold(format!("AWS4{secret}").into_bytes(), |key, part| mac::compute(&key, &[part.as_bytes()]))
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
@@ -140,10 +134,8 @@ pub(super) fn sign_for_test(request: &mut axum::http::Request<Vec<u8>>, access_k
     let (parts, body) = request.clone().into_parts();
     let canonical = canonical_request(&parts, &body, "host;x-amz-date").unwrap();
     let scope = [&date[..8], "local-1", "ec2", "aws4_request"];
-    let to_sign =
-        format!("{ALGORITHM}\n{date}\n{}\n{}", scope.join("/"), hex::encode(Sha256::digest(canonical)));
-    let key = scope.iter().fold(format!("AWS4{secret}").into_bytes(), |key, part| hmac(&key, part));
-    let signature = hex::encode(hmac(&key, &to_sign));
+    let to_sign = format!("{ALGORITHM}\n{date}\n{}\n{}", scope.join("/"), hex::encode(Sha256::digest(canonical)));
+    let signature = hex::encode(mac::compute(&signing_key(secret, &scope), &[to_sign.as_bytes()]));
     let header = format!(
         "{ALGORITHM} Credential={access_key}/{}, SignedHeaders=host;x-amz-date, Signature={signature}",
         scope.join("/")
@@ -173,10 +165,10 @@ mod tests {
             "{ALGORITHM}\n20150830T123600Z\n20150830/us-east-1/service/aws4_request\n{}",
             hex::encode(Sha256::digest(&canonical))
         );
-        let secret = b"AWS4wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY".to_vec();
-        let key = ["20150830", "us-east-1", "service", "aws4_request"].iter().fold(secret, |key, part| hmac(&key, part));
+        let scope = ["20150830", "us-east-1", "service", "aws4_request"];
+        let key = signing_key("wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", &scope);
         assert_eq!(
-            hex::encode(hmac(&key, &to_sign)),
+            hex::encode(mac::compute(&key, &[to_sign.as_bytes()])),
             "b97d918cfa904a5beff61c982a1b6f458b799221646efd99d3219ec94cdf2500"
         );
     }

@@ -162,11 +162,18 @@ pub(crate) enum State {
     Pending,
     Running,
     /// Its machine is being ended and removed.
-    ShuttingDown { reason: Reason },
+    ShuttingDown {
+        reason: Reason,
+    },
     /// Nothing of it is left but this record.
-    Terminated { at: Timestamp, reason: Reason },
+    Terminated {
+        at: Timestamp,
+        reason: Reason,
+    },
     /// It powered off and keeps its disk; it can only be terminated.
-    Stopped { reason: Reason },
+    Stopped {
+        reason: Reason,
+    },
 }
 
 impl State {

@@ -65,7 +65,8 @@ impl Fleet {
             return if matches { Ok(Launched { instances, is_new: false }) } else { Err(LaunchError::Mismatch) };
         }
         let addresses = self.addresses(&table, order)?;
-        let reservation = Reservation { id: format!("r-{}", random_suffix()), launched_at: now, spec: order.spec.clone() };
+        let reservation =
+            Reservation { id: format!("r-{}", random_suffix()), launched_at: now, spec: order.spec.clone() };
         let instances = instances_at(&addresses, &reservation, order);
         let launch = Launch {
             fingerprint: order.fingerprint.clone(),

@@ -7,9 +7,13 @@ use jiff::SignedDuration;
 use serde_json::Value;
 
 use super::*;
+use crate::catalog;
 use crate::fleet::{LaunchSpec, MetadataOptions, OnShutdown, Order};
 use crate::layout::Layout;
 use crate::settings::{Options, Settings};
+
+const TTL: &str = "x-aws-ec2-metadata-token-ttl-seconds";
+const TOKEN: &str = "x-aws-ec2-metadata-token";
 
 struct Lab {
     _dir: tempfile::TempDir,
@@ -43,8 +47,6 @@ fn lab(metadata: MetadataOptions) -> Lab {
     Lab { _dir: dir, imds: Imds::new(fleet, keys, signer, &settings.token_key), instance, now }
 }
 
-use crate::catalog;
-
 impl Lab {
     async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> (StatusCode, String) {
         let mut request = Request::builder().method(method).uri(path);
@@ -59,8 +61,8 @@ impl Lab {
     }
 
     async fn get(&self, path: &str) -> (StatusCode, String) {
-        let (_, token) = self.send("PUT", "/latest/api/token", &[(TTL_HEADER.as_str(), "60")]).await;
-        self.send("GET", path, &[(TOKEN_HEADER.as_str(), &token)]).await
+        let (_, token) = self.send("PUT", "/latest/api/token", &[(TTL, "60")]).await;
+        self.send("GET", path, &[(TOKEN, &token)]).await
     }
 
     async fn text(&self, path: &str) -> String {
@@ -75,14 +77,14 @@ async fn a_token_is_needed_and_its_life_is_limited() {
     let lab = lab(MetadataOptions::default());
     let id = "/latest/meta-data/instance-id";
     assert_eq!(lab.send("GET", id, &[]).await.0, StatusCode::UNAUTHORIZED);
-    assert_eq!(lab.send("GET", id, &[(TOKEN_HEADER.as_str(), "guess")]).await.0, StatusCode::UNAUTHORIZED);
+    assert_eq!(lab.send("GET", id, &[(TOKEN, "guess")]).await.0, StatusCode::UNAUTHORIZED);
     for ttl in ["0", "21601", "x", "-1"] {
-        let (status, _) = lab.send("PUT", "/latest/api/token", &[(TTL_HEADER.as_str(), ttl)]).await;
+        let (status, _) = lab.send("PUT", "/latest/api/token", &[(TTL, ttl)]).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{ttl}");
     }
     assert_eq!(lab.send("PUT", "/latest/api/token", &[]).await.0, StatusCode::BAD_REQUEST);
     assert_eq!(lab.text(id).await, lab.instance.id.to_string());
-    let proxied = [(TTL_HEADER.as_str(), "60"), ("x-forwarded-for", "1.2.3.4")];
+    let proxied = [(TTL, "60"), ("x-forwarded-for", "1.2.3.4")];
     assert_eq!(lab.send("PUT", "/latest/api/token", &proxied).await.0, StatusCode::FORBIDDEN);
 }
 
@@ -137,8 +139,7 @@ async fn what_is_not_there_is_not_found() {
 #[tokio::test]
 async fn documents_and_credentials_are_as_on_aws() {
     let lab = lab(MetadataOptions::default());
-    let document: Value =
-        serde_json::from_str(&lab.text("/latest/dynamic/instance-identity/document").await).unwrap();
+    let document: Value = serde_json::from_str(&lab.text("/latest/dynamic/instance-identity/document").await).unwrap();
     assert_eq!(document["instanceId"], lab.instance.id.as_str());
     assert_eq!((&document["privateIp"], &document["region"]), (&"10.70.4.4".into(), &catalog::REGION.into()));
     assert!(document["kernelId"].is_null());

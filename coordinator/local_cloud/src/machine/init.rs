@@ -129,9 +129,15 @@ pub(super) fn next_signal(signals: &SigSet, limit: Option<Duration>) -> io::Resu
 /// How far the boot has come.
 enum Boot {
     /// First boot: the user-data is not there yet.
-    Fetching { endpoint: String, deadline: Instant },
+    Fetching {
+        endpoint: String,
+        deadline: Instant,
+    },
     /// One script runs, others wait for it.
-    Running { script: Pid, waiting: VecDeque<Command> },
+    Running {
+        script: Pid,
+        waiting: VecDeque<Command>,
+    },
     Done,
 }
 

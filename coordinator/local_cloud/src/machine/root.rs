@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Component, Path, PathBuf};
 
+use anyhow::Context;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
@@ -108,7 +109,6 @@ fn set_opaque(directory: &Path) -> io::Result<()> {
 
 /// In pid 1, in mount and network namespaces of its own: makes the machine's root the root.
 pub(super) fn enter(dir: &MachineDir) -> anyhow::Result<()> {
-    use anyhow::Context;
     none_mount(None, "/", None, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None).context("private mounts")?;
     // Relative names, because a colon or comma in a path would end an overlay option.
     std::env::set_current_dir(dir.root())?;
@@ -131,7 +131,12 @@ fn mount_private() -> anyhow::Result<()> {
     for directory in ["dev/pts", "dev/shm", "dev/mqueue"] {
         std::fs::create_dir(directory)?;
     }
-    fs("devpts", "dev/pts", MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC, Some("newinstance,ptmxmode=0666,mode=0620,gid=5"))?;
+    fs(
+        "devpts",
+        "dev/pts",
+        MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC,
+        Some("newinstance,ptmxmode=0666,mode=0620,gid=5"),
+    )?;
     fs("tmpfs", "dev/shm", hardened, Some("mode=1777"))?;
     fs("mqueue", "dev/mqueue", closed, None)?;
     fs("tmpfs", "run", hardened, Some("mode=0755"))?;
@@ -177,13 +182,15 @@ fn guard_host() -> anyhow::Result<()> {
     bind("proc/sys", "proc/sys")?;
     bind("proc/sys/net", "proc/sys/net")?;
     none_mount(None, "proc/sys", None, read_only | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC, None)?;
-    bind("dev/null", "proc/sysrq-trigger")?;
+    // Not every kernel is built with it.
+    if Path::new("proc/sysrq-trigger").exists() {
+        bind("dev/null", "proc/sysrq-trigger")?;
+    }
     Ok(())
 }
 
 fn fs(kind: &str, target: &str, flags: MsFlags, options: Option<&str>) -> anyhow::Result<()> {
-    use anyhow::Context;
-    none_mount(Some(kind), target, Some(kind), flags, options).with_context(|| format!("{kind} on /{target}"))
+    none_mount(Some(kind), target, Some(kind), flags, options)
 }
 
 fn none_mount(
@@ -193,7 +200,7 @@ fn none_mount(
     flags: MsFlags,
     options: Option<&str>,
 ) -> anyhow::Result<()> {
-    Ok(mount(source, target, kind, flags, options)?)
+    mount(source, target, kind, flags, options).with_context(|| format!("mount on {target}"))
 }
 
 #[cfg(test)]

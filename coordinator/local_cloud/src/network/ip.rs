@@ -83,10 +83,9 @@ fn parse_addresses(text: &str) -> std::io::Result<Vec<DeviceAddress>> {
     let devices: Vec<Device> = serde_json::from_str(text)?;
     let of_device = |device: Device| {
         let Device { ifname, addr_info } = device;
-        addr_info.into_iter().map(move |info| DeviceAddress {
-            device: ifname.clone(),
-            network: Cidr::of(info.local, info.prefixlen),
-        })
+        addr_info
+            .into_iter()
+            .map(move |info| DeviceAddress { device: ifname.clone(), network: Cidr::of(info.local, info.prefixlen) })
     };
     Ok(devices.into_iter().flat_map(of_device).collect())
 }

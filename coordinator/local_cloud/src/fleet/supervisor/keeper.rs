@@ -50,13 +50,13 @@ impl Keeper {
         if !lock::is_held(&dir.lock())? {
             return Ok(None);
         }
-        Ok(Some(Self { process: AsyncFd::new(process)?, child: Mutex::new(None) }))
+        Ok(Some(Self { process: register(process)?, child: Mutex::new(None) }))
     }
 
     /// Starts a keeper; or finds the one that was started by a cloud which is gone and has only now taken its lock.
     pub(super) async fn start(dir: &MachineDir) -> anyhow::Result<Self> {
         let mut child = spawn(dir)?;
-        let process = AsyncFd::new(Pidfd::open(child.id())?)?;
+        let process = register(Pidfd::open(child.id())?)?;
         let deadline = Instant::now() + SPEAK_LIMIT;
         while KeeperStatus::load(dir)?.is_none_or(|status| status.pid != child.id()) {
             if let Some(ended) = child.try_wait()? {
@@ -86,6 +86,11 @@ impl Keeper {
     pub(super) fn signal(&self, signal: Signal) -> io::Result<()> {
         self.process.get_ref().signal(signal)
     }
+}
+
+fn register(process: Pidfd) -> io::Result<AsyncFd<Pidfd>> {
+    // SAFETY: a Pidfd owns its descriptor and never changes it, so it stays the same and open while it is registered.
+    unsafe { AsyncFd::register(process) }.map_err(io::Error::from)
 }
 
 /// The keeper is this very program, also when its file was replaced since.
