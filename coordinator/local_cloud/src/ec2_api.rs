@@ -82,7 +82,12 @@ async fn respond(api: Arc<Api>, request: Request<Body>, request_id: &str) -> Res
     .map_err(|error| ApiError::internal(&error))?;
     let code = result.as_ref().err().map(|error| error.code.as_ref().to_owned());
     let took_ms = started.elapsed().as_millis();
-    tracing::info!(action, code, took_ms, request_id, "ec2 request");
+    // Clients ask again and again how things are: that is no news.
+    if action.starts_with("Describe") && code.is_none() {
+        tracing::debug!(action, took_ms, request_id, "ec2 request");
+    } else {
+        tracing::info!(action, code, took_ms, request_id, "ec2 request");
+    }
     result
 }
 

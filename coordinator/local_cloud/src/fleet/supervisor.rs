@@ -169,7 +169,11 @@ impl Supervisor {
         let instance = self.fleet.get(id).context("no such instance")?;
         let (spec, dir) = (self.spec_of(&instance), self.fleet.layout().machine(id));
         let keep_disk = matches!(instance.state, State::Stopped { .. });
-        tokio::task::spawn_blocking(move || clean_up(&spec, &dir, keep_disk)).await??;
+        match tokio::task::spawn_blocking(move || clean_up(&spec, &dir, keep_disk)).await {
+            // The cloud is ending: the next one cleans up.
+            Err(error) if error.is_cancelled() => return Ok(()),
+            result => result??,
+        }
         self.requests.lock().remove(id);
         self.fleet.update(id, |instance| {
             if let State::ShuttingDown { reason } = &instance.state {

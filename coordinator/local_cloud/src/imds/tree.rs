@@ -34,7 +34,7 @@ pub(super) fn find(source: &Source<'_>, path: &str) -> anyhow::Result<Option<Vec
     }
     let text = match rest.trim_end_matches('/') {
         "" => Some(top(source)),
-        "user-data" => return Ok(user_data(source)?),
+        "user-data" => return user_data(source),
         "dynamic" => Some("instance-identity/".to_owned()),
         rest => match (rest.strip_prefix("meta-data"), rest.strip_prefix("dynamic/instance-identity")) {
             (Some(rest), _) => meta_data(source, rest.trim_start_matches('/'))?,
