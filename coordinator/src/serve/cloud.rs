@@ -11,6 +11,9 @@ use crate::config::{CloudKind, Settings};
 use crate::provider::Provider;
 use crate::provider::ec2::{Ec2Provider, Ec2Settings};
 
+/// The instance profile of every machine on the local cloud.
+const LOCAL_INSTANCE_PROFILE: &str = "ec2mpi-node";
+
 /// The local cloud's only image.
 const LOCAL_IMAGE: &str = "ami-00000000000000001";
 
@@ -55,7 +58,8 @@ fn place(info: CloudInfo) -> Place {
         default_instance_type: info.default_instance_type,
         subnet: None,
         security_groups: Vec::new(),
-        instance_profile: None,
+        // What gives a machine its credentials for the bucket; the local cloud has a profile of every name.
+        instance_profile: Some(LOCAL_INSTANCE_PROFILE.to_owned()),
         cidr: info.cidr,
         dedicated_cores: false,
         bucket: info.bucket,
