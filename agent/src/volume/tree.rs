@@ -197,7 +197,7 @@ impl Tree {
         self.clock += 1;
         let changed = Changed { clock: self.clock, at: Instant::now() };
         let Ok(dir) = self.get_mut(parent).and_then(Node::dir_mut) else { return };
-        if changed.clock % SWEEP == 0 {
+        if changed.clock.is_multiple_of(SWEEP) {
             dir.recent.retain(|_, changed| changed.at.elapsed() < RECENT);
         }
         dir.recent.insert(name.to_owned(), changed);

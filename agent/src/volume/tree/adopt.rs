@@ -202,7 +202,7 @@ impl Dir {
 
     /// S3 does not have the name. Of many such names the older are forgotten.
     fn note_absent(&mut self, name: &str, asked: Stamp) {
-        if self.children.len() >= MANY_CHILDREN && self.children.len() % MANY_CHILDREN == 0 {
+        if self.children.len() >= MANY_CHILDREN && self.children.len().is_multiple_of(MANY_CHILDREN) {
             self.children.retain(|_, child| !matches!(child, Child::Absent(_)));
         }
         self.children.insert(name.to_owned(), Child::Absent(asked));
