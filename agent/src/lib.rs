@@ -6,5 +6,6 @@
 //! is in the cache file, and its file is in the journal before `close` returns; a command repeated by id is answered,
 //! not run twice.
 
+pub mod durable;
 pub mod node;
 pub mod volume;
