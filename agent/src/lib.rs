@@ -6,6 +6,9 @@
 //! is in the cache file, and its file is in the journal before `close` returns; a command repeated by id is answered,
 //! not run twice.
 
+pub mod cli;
+pub mod config;
 pub mod durable;
 pub mod node;
+pub mod telemetry;
 pub mod volume;

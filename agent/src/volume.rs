@@ -1,3 +1,152 @@
-//! The volume: a bucket prefix as a POSIX file system. Knows nothing of clusters.
+//! The volume: a bucket prefix as a POSIX file system. Knows nothing of clusters. The contract is docs/volume.md.
+//!
+//! A request of the kernel goes down this list and never up: [`fuse`] decodes it, `ops` does it on the `tree` (names and
+//! inodes) and on `content` (bytes in the `cache`), asks S3 through `version` (names, attributes) and `fetch` (bytes),
+//! and what changes is written to the [`journal`] and handed to `writeback`, which alone changes S3.
+//!
+//! Locks, in order: `Content::fetching`, `Content::state`, the tree, the write-back table, the journal's file. The last
+//! three are never held across an await.
 
+pub mod attr;
+pub mod cache;
+pub(crate) mod content;
+pub mod control;
+pub mod error;
+pub(crate) mod fetch;
+pub mod fuse;
+pub(crate) mod handle;
+pub mod journal;
+pub(crate) mod limits;
+pub mod mount;
+pub(crate) mod ops;
+pub(crate) mod replay;
 pub mod store;
+pub(crate) mod tree;
+pub(crate) mod version;
+pub(crate) mod writeback;
+
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use parking_lot::{Mutex, MutexGuard};
+use tokio_util::sync::CancellationToken;
+
+use self::attr::{Attr, Owner};
+use self::cache::Cache;
+use self::control::Failure;
+use self::handle::Handles;
+use self::journal::Journal;
+use self::limits::Limits;
+use self::store::ObjectStore;
+use self::tree::{Ino, Tree};
+use self::writeback::Queue;
+
+/// How a volume is to be mounted, all of it decided.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The mount point.
+    pub dir: PathBuf,
+    /// What `mount` and `df` show as the device.
+    pub source: String,
+    /// Data and journal; one volume at a time.
+    pub cache_dir: PathBuf,
+    /// The control socket.
+    pub control: PathBuf,
+    /// Owner of the root and of objects without metadata.
+    pub owner: Owner,
+    /// Name of this node in conflict copies.
+    pub node_name: String,
+    /// How long S3's word on names and attributes is trusted; zero asks every time.
+    pub attr_ttl: Duration,
+    /// Bounds.
+    pub bounds: limits::Bounds,
+}
+
+impl Options {
+    /// Defaults for a volume at `dir` with its cache in `cache_dir`.
+    pub fn new(dir: PathBuf, cache_dir: PathBuf) -> Self {
+        Self {
+            source: "ec2mpi".to_owned(),
+            control: control::default_socket(&dir),
+            dir,
+            cache_dir,
+            owner: Owner { uid: nix::unistd::geteuid().as_raw(), gid: nix::unistd::getegid().as_raw() },
+            node_name: "node".to_owned(),
+            attr_ttl: Duration::from_secs(1),
+            bounds: limits::Bounds::default(),
+        }
+    }
+}
+
+type Invalidate = Box<dyn Fn(&[Ino]) + Send + Sync>;
+
+/// One mounted volume: everything the operations share.
+pub(crate) struct Volume {
+    pub(crate) store: Arc<dyn ObjectStore>,
+    pub(crate) options: Options,
+    tree: Mutex<Tree>,
+    pub(crate) cache: Cache,
+    pub(crate) journal: Journal,
+    pub(crate) queue: Queue,
+    pub(crate) handles: Handles,
+    pub(crate) limits: Limits,
+    /// What could not be uploaded since the mount.
+    pub(crate) failures: Mutex<Vec<Failure>>,
+    /// Conflict copies made since the mount.
+    pub(crate) conflicts: AtomicU64,
+    /// Ends every wait and every background task.
+    pub(crate) closing: CancellationToken,
+    /// Somebody asked for the unmount.
+    pub(crate) leave: CancellationToken,
+    /// Makes the kernel forget attributes; set once mounted.
+    pub(crate) invalidate: OnceLock<Invalidate>,
+}
+
+impl std::fmt::Debug for Volume {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Volume").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+/// Permissions of the root of a volume: the group may write.
+const ROOT_MODE: u32 = libc::S_IFDIR | 0o775;
+
+impl Volume {
+    pub(crate) fn new(store: Arc<dyn ObjectStore>, options: Options, cache: Cache, journal: Journal) -> Self {
+        let root = Attr::new(ROOT_MODE, options.owner.uid, options.owner.gid);
+        Self {
+            store,
+            tree: Mutex::new(Tree::new(root, options.attr_ttl)),
+            cache,
+            journal,
+            queue: Queue::default(),
+            handles: Handles::new(options.bounds.handles),
+            limits: Limits::new(options.bounds),
+            failures: Mutex::default(),
+            conflicts: AtomicU64::new(0),
+            closing: CancellationToken::new(),
+            leave: CancellationToken::new(),
+            invalidate: OnceLock::new(),
+            options,
+        }
+    }
+
+    /// The tree, locked. Never hold it across an await.
+    pub(crate) fn tree(&self) -> MutexGuard<'_, Tree> {
+        self.tree.lock()
+    }
+
+    /// From now on nothing that S3 said before is trusted: names, attributes, listings, what is not there.
+    pub(crate) fn raise_epoch(&self) {
+        let known: Vec<Ino> = {
+            let mut tree = self.tree();
+            tree.raise_epoch();
+            tree.nodes().filter(|(_, node)| node.lookups > 0).map(|(ino, _)| ino).collect()
+        };
+        if let Some(invalidate) = self.invalidate.get() {
+            invalidate(&known);
+        }
+    }
+}

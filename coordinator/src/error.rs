@@ -19,6 +19,31 @@ pub enum Error {
     Internal(String),
 }
 
+impl From<crate::provider::ProviderError> for Error {
+    fn from(error: crate::provider::ProviderError) -> Self {
+        use crate::provider::ProviderError as P;
+        let message = error.to_string();
+        match error {
+            P::Capacity(_) | P::Throttled(_) | P::Unknown(_) => Self::Unreachable(message),
+            P::Refused(_) => Self::Invalid(message),
+            P::Unauthorized(_) => Self::Denied(message),
+            P::Gone(_) => Self::NotFound(message),
+        }
+    }
+}
+
+impl From<crate::identity::IdentityError> for Error {
+    fn from(error: crate::identity::IdentityError) -> Self {
+        use crate::identity::IdentityError as I;
+        let message = error.to_string();
+        match error {
+            I::Malformed { .. } => Self::Invalid(message),
+            I::Untrusted { .. } => Self::Denied(message),
+            I::Making { .. } => Self::Internal(message),
+        }
+    }
+}
+
 impl From<Error> for tonic::Status {
     fn from(error: Error) -> Self {
         let message = error.to_string();

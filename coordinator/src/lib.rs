@@ -9,6 +9,7 @@ pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod error;
+pub mod failpoint;
 pub mod identity;
 pub mod job;
 pub mod mpi;

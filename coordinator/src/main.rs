@@ -1,1 +1,7 @@
-fn main() {}
+//! The executable `ec2mpi`: everything is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ec2mpi::cli::run()
+}

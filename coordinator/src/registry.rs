@@ -3,12 +3,24 @@
 //! Sessions come and go; a request is bound to the node, not to the session: it waits (up to its deadline) for the
 //! node to come back and is sent again under the same id, so that the agent answers it once.
 
-use std::collections::BTreeMap;
+mod node;
+mod session;
+mod transfer;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use ec2mpi_proto::id::{InstanceId, JobId};
-use tokio::sync::{mpsc, watch};
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use self::node::NodeEntry;
+pub use self::session::Session;
+use self::transfer::Transfers;
+pub use self::transfer::{AgentEnd, TransferEnd};
 
 /// What a node can be asked to do. See `agent.proto` for the meaning of each.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,8 +70,16 @@ pub enum RequestError {
 /// What a followed process sends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProcessEvent {
-    Output { stderr: bool, offset: u64, data: Bytes },
-    Exit { code: i32, signal: i32, error: String },
+    Output {
+        stderr: bool,
+        offset: u64,
+        data: Bytes,
+    },
+    Exit {
+        code: i32,
+        signal: i32,
+        error: String,
+    },
     /// A new session began: follow again from what was received.
     Reconnected,
     /// The node is gone for good.
@@ -105,47 +125,182 @@ pub struct Liveness {
     pub volume: VolumeState,
 }
 
+/// Requests of one node that may wait at a time.
+const MAX_PENDING: usize = 1024;
+
+/// Events of one process that may wait for their subscriber.
+const EVENT_QUEUE: usize = 64;
+
 /// The connected agents. Cheap to clone; clones share.
-#[derive(Debug, Clone, Default)]
-pub struct Registry {}
+#[derive(Debug, Clone)]
+pub struct Registry {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    nodes: Mutex<HashMap<InstanceId, NodeEntry>>,
+    transfers: Transfers,
+    changes: watch::Sender<u64>,
+    /// Silence of nodes that never connected to this process counts from here.
+    started: Instant,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        let inner = Inner {
+            nodes: Mutex::default(),
+            transfers: Transfers::default(),
+            changes: watch::Sender::new(0),
+            started: Instant::now(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+}
 
 impl Registry {
     /// Asks a node and waits for its answer; the text is the reply's value.
     pub async fn request(
         &self,
-        _node: &InstanceId,
-        _request: Request,
-        _deadline: Duration,
+        node: &InstanceId,
+        request: Request,
+        deadline: Duration,
     ) -> Result<String, RequestError> {
-        todo!()
+        let (id, answer) = self.enqueue(node, request)?;
+        // Withdraws the request when this future ends without an answer, cancelled or late.
+        let _withdraw = Withdraw { registry: self, node, id };
+        match tokio::time::timeout(deadline, answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(RequestError::Gone(node.clone())),
+            Err(_) => Err(RequestError::Timeout(node.clone(), deadline)),
+        }
+    }
+
+    fn enqueue(&self, node: &InstanceId, request: Request) -> Result<(String, Answer), RequestError> {
+        let mut nodes = self.inner.nodes.lock();
+        let entry = nodes.entry(node.clone()).or_insert_with(|| NodeEntry::new(self.inner.started));
+        if entry.gone {
+            return Err(RequestError::Gone(node.clone()));
+        }
+        if entry.pending() >= MAX_PENDING {
+            return Err(RequestError::Failed(node.clone(), format!("{MAX_PENDING} requests wait for it already")));
+        }
+        let id = uuid::Uuid::new_v4().to_string();
+        let (sender, answer) = oneshot::channel();
+        entry.push(id.clone(), request, sender);
+        Ok((id, answer))
     }
 
     /// What is known of a node's connection; none when it never connected to this process.
-    pub fn liveness(&self, _node: &InstanceId) -> Option<Liveness> {
-        todo!()
+    pub fn liveness(&self, node: &InstanceId) -> Option<Liveness> {
+        self.inner.nodes.lock().get(node).filter(|entry| entry.has_connected()).map(NodeEntry::liveness)
+    }
+
+    /// How long a node has had no session; zero while it has one. A node that never connected to this process is
+    /// silent since the process began.
+    pub fn silence(&self, node: &InstanceId) -> Duration {
+        match self.inner.nodes.lock().get(node) {
+            Some(entry) => entry.silence(),
+            None => self.inner.started.elapsed(),
+        }
     }
 
     /// Changes whenever any node's liveness does.
     pub fn changes(&self) -> watch::Receiver<u64> {
-        todo!()
+        self.inner.changes.subscribe()
     }
 
     /// Events of one process on one node. At most one subscriber per process: a new one ends the old.
-    pub fn subscribe(&self, _node: &InstanceId, _job: &JobId) -> mpsc::Receiver<ProcessEvent> {
-        todo!()
+    pub fn subscribe(&self, node: &InstanceId, job: &JobId) -> mpsc::Receiver<ProcessEvent> {
+        let (sender, receiver) = mpsc::channel(EVENT_QUEUE);
+        let mut nodes = self.inner.nodes.lock();
+        let entry = nodes.entry(node.clone()).or_insert_with(|| NodeEntry::new(self.inner.started));
+        if entry.gone {
+            // A fresh queue has room.
+            let _ = sender.try_send(ProcessEvent::Gone);
+        } else {
+            entry.subscribe(job.clone(), sender);
+        }
+        receiver
     }
 
     /// Registers a copy that an agent is about to call for: the two ends of its byte stream.
-    pub fn open_transfer(&self, _id: &str, _direction: Direction) -> TransferEnd {
-        todo!()
+    pub fn open_transfer(&self, id: &str, direction: Direction) -> TransferEnd {
+        self.inner.transfers.open(id, direction)
+    }
+
+    /// The agent's end of a registered copy, once.
+    pub fn take_transfer(&self, id: &str) -> Option<AgentEnd> {
+        self.inner.transfers.take(id)
+    }
+
+    /// Begins a session; the former one of the same node ends. Waiting requests are sent again under their old ids
+    /// and subscribers are told. None for a node that was retired.
+    pub fn attach(&self, node: &InstanceId, facts: Facts) -> Option<Session> {
+        let (id, subscribers) = {
+            let mut nodes = self.inner.nodes.lock();
+            let entry = nodes.entry(node.clone()).or_insert_with(|| NodeEntry::new(self.inner.started));
+            if entry.gone {
+                return None;
+            }
+            (entry.attach(facts), entry.subscribers())
+        };
+        tokio::spawn(tell_all(subscribers, ProcessEvent::Reconnected));
+        self.changed();
+        Some(Session::new(self.clone(), node.clone(), id))
+    }
+
+    /// A node is gone for good: its requests and subscribers are told, its session ends, it cannot come back.
+    pub fn retire(&self, node: &InstanceId) {
+        let subscribers = {
+            let mut nodes = self.inner.nodes.lock();
+            let entry = nodes.entry(node.clone()).or_insert_with(|| NodeEntry::new(self.inner.started));
+            if entry.gone {
+                return;
+            }
+            entry.retire(node)
+        };
+        if !subscribers.is_empty() {
+            tokio::spawn(tell_all(subscribers, ProcessEvent::Gone));
+        }
+        self.changed();
+    }
+
+    /// Forgets everything of these nodes, once nothing can ask for them any more.
+    pub fn forget(&self, nodes: &[InstanceId]) {
+        self.inner.nodes.lock().retain(|node, _| !nodes.contains(node));
+    }
+
+    fn changed(&self) {
+        self.inner.changes.send_modify(|count| *count = count.wrapping_add(1));
     }
 }
 
-/// The coordinator's end of a copy. For `Direction::In` it sends and awaits `done`; for `Out` it receives.
-#[derive(Debug)]
-pub struct TransferEnd {
-    /// To the node: data, then drop (an error instead of data aborts).
-    pub to_node: mpsc::Sender<Result<Bytes, String>>,
-    /// From the node: data, or why it failed; closed at the end.
-    pub from_node: mpsc::Receiver<Result<Bytes, String>>,
+type Answer = oneshot::Receiver<Result<String, RequestError>>;
+
+struct Withdraw<'a> {
+    registry: &'a Registry,
+    node: &'a InstanceId,
+    id: String,
 }
+
+impl Drop for Withdraw<'_> {
+    fn drop(&mut self) {
+        if let Some(entry) = self.registry.inner.nodes.lock().get_mut(self.node) {
+            entry.withdraw(&self.id);
+        }
+    }
+}
+
+/// A subscriber that takes nothing for so long is let go; it can subscribe and follow again.
+const SUBSCRIBER_PATIENCE: Duration = Duration::from_millis(if cfg!(test) { 100 } else { 5000 });
+
+async fn tell_all(subscribers: Vec<mpsc::Sender<ProcessEvent>>, event: ProcessEvent) {
+    for subscriber in subscribers {
+        // One that has gone, or is stuck, misses nothing that it could use.
+        let _ = subscriber.send_timeout(event.clone(), SUBSCRIBER_PATIENCE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests;

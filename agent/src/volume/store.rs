@@ -136,7 +136,7 @@ pub enum StoreError {
     /// 404: no such key, bucket or upload.
     #[error("{0} does not exist")]
     NotFound(String),
-    /// 412 or 409: the condition does not hold.
+    /// 412: the condition does not hold.
     #[error("{0} was changed by somebody else")]
     Conflict(String),
     /// 403.
@@ -145,7 +145,7 @@ pub enum StoreError {
     /// 400, 405, 416, 501 and the like: the same call will fail again.
     #[error("{0} was refused: {1}")]
     Refused(String, String),
-    /// Time-out, 5xx, throttling, a broken connection. The call may or may not have taken effect.
+    /// Time-out, 5xx, throttling, 409, a broken connection. The call may or may not have taken effect.
     #[error("{0}: {1}")]
     Transient(String, String),
     /// The local file that was to be sent could not be read.
@@ -202,13 +202,7 @@ pub trait ObjectStore: Send + Sync + std::fmt::Debug + 'static {
     async fn multipart_begin(&self, key: &ObjectKey, headers: &Headers) -> Result<String, StoreError>;
 
     /// Sends one part; all but the last are at least 5 MiB.
-    async fn multipart_put(
-        &self,
-        key: &ObjectKey,
-        upload: &str,
-        number: i32,
-        body: Body,
-    ) -> Result<Part, StoreError>;
+    async fn multipart_put(&self, key: &ObjectKey, upload: &str, number: i32, body: Body) -> Result<Part, StoreError>;
 
     /// Makes the object of its parts.
     async fn multipart_complete(

@@ -1,1 +1,346 @@
-//! See the parent.
+//! S3 by the AWS SDK: the only file of the volume, with its children, that names it.
+//!
+//! The SDK's own retries are off: [`super::retry`] decides. Every call has a deadline, the reading of a reply's body
+//! included.
+
+mod convert;
+mod errors;
+
+use std::error::Error as StdError;
+use std::ops::Range;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_config::{BehaviorVersion, Region};
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::SharedHttpClient;
+use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{
+    ChecksumAlgorithm, ChecksumType, CompletedMultipartUpload, CompletedPart, EncodingType, MetadataDirective,
+};
+use aws_smithy_http_client::tls::Provider as TlsProvider;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use bytes::Bytes;
+
+use self::convert::{Prefix, body_stream, conditions, copy_source, etag, headers_of, object_info};
+use super::{Body, Condition, Etag, Headers, ObjectInfo, ObjectKey, ObjectStore, Page, Part, StoreError};
+
+/// For calls that move no data.
+const SHORT: Duration = Duration::from_secs(10);
+
+/// For COPY and COMPLETE, which S3 answers when it has moved the bytes.
+const LONG: Duration = Duration::from_secs(120);
+
+/// A transfer slower than this is given up.
+const MIN_BYTES_PER_SECOND: u64 = 256 << 10;
+
+/// To set up a connection.
+const CONNECT: Duration = Duration::from_secs(3);
+
+/// Connections kept open between calls.
+const IDLE_CONNECTIONS: usize = 64;
+
+/// Signs requests where an endpoint is given and no region is known.
+const DEFAULT_REGION: &str = "us-east-1";
+
+/// Where the objects are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct S3Settings {
+    /// Name of the bucket.
+    pub bucket: String,
+    /// Put before every key; empty, or ending in `/`.
+    pub prefix: String,
+    /// From the environment, the profile or IMDS if none.
+    pub region: Option<String>,
+    /// URL of another server than AWS's; its buckets are named in the path.
+    pub endpoint: Option<String>,
+}
+
+/// A prefix of a bucket.
+#[derive(Debug, Clone)]
+pub struct S3Store {
+    client: Client,
+    bucket: String,
+    prefix: Prefix,
+}
+
+impl S3Store {
+    /// Sets the client up: credentials from the SDK's default chain (environment, profile, IMDS), fetched when first
+    /// needed. No request is sent to S3.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Refused`] when no region is known.
+    pub async fn connect(settings: S3Settings) -> Result<Self, StoreError> {
+        let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http_client());
+        if let Some(region) = &settings.region {
+            loader = loader.region(Region::new(region.clone()));
+        }
+        let shared = loader.load().await;
+        let mut config = configured(aws_sdk_s3::config::Builder::from(&shared), settings.endpoint.as_deref());
+        if shared.region().is_none() {
+            if settings.endpoint.is_none() {
+                return Err(StoreError::Refused(settings.bucket, "no region is known: name one".to_owned()));
+            }
+            config = config.region(Region::new(DEFAULT_REGION));
+        }
+        let client = Client::from_conf(config.build());
+        Ok(Self { client, bucket: settings.bucket, prefix: Prefix(settings.prefix) })
+    }
+
+    fn key(&self, key: &ObjectKey) -> String {
+        self.prefix.full(key)
+    }
+}
+
+fn http_client() -> SharedHttpClient {
+    aws_smithy_http_client::Builder::new()
+        .tls_provider(TlsProvider::Rustls(CryptoMode::Ring))
+        .pool_max_idle_per_host(IDLE_CONNECTIONS)
+        .build_https()
+}
+
+/// What holds whatever the environment says.
+fn configured(config: aws_sdk_s3::config::Builder, endpoint: Option<&str>) -> aws_sdk_s3::config::Builder {
+    let config = config
+        .retry_config(RetryConfig::disabled())
+        .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT).build());
+    match endpoint {
+        Some(endpoint) => config.endpoint_url(endpoint).force_path_style(true),
+        None => config,
+    }
+}
+
+/// Time for a call that moves so many bytes.
+fn transfer_time(bytes: u64) -> Duration {
+    SHORT + Duration::from_secs(bytes / MIN_BYTES_PER_SECOND)
+}
+
+/// The answer to one call, or what it means that there is none.
+async fn answer<T, E>(
+    what: &str,
+    limit: Duration,
+    call: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+) -> Result<T, StoreError>
+where
+    E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
+{
+    within(what, limit, async { call.await.map_err(|error| errors::store_error(what, &error)) }).await
+}
+
+/// What `work` gives, unless it takes too long.
+async fn within<T>(
+    what: &str,
+    limit: Duration,
+    work: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let late = || StoreError::Transient(what.to_owned(), format!("no answer within {} s", limit.as_secs()));
+    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(late()))
+}
+
+/// A reply's body, whole.
+async fn read(what: &str, body: ByteStream) -> Result<Bytes, StoreError> {
+    let bytes = body.collect().await;
+    bytes.map(|bytes| bytes.into_bytes()).map_err(|error| StoreError::Transient(what.to_owned(), error.to_string()))
+}
+
+#[async_trait]
+impl ObjectStore for S3Store {
+    async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo, StoreError> {
+        let call = self.client.head_object().bucket(&self.bucket).key(self.key(key)).send();
+        let output = answer(key.as_str(), SHORT, call).await?;
+        object_info!(key, output)
+    }
+
+    async fn get(&self, key: &ObjectKey) -> Result<(ObjectInfo, Bytes), StoreError> {
+        let what = key.as_str();
+        let call = self.client.get_object().bucket(&self.bucket).key(self.key(key)).send();
+        let mut output = answer(what, SHORT, call).await?;
+        let body = std::mem::take(&mut output.body);
+        let info: ObjectInfo = object_info!(key, output)?;
+        let bytes = within(what, transfer_time(info.size), read(what, body)).await?;
+        Ok((info, bytes))
+    }
+
+    async fn get_range(&self, key: &ObjectKey, etag: &Etag, range: Range<u64>) -> Result<Bytes, StoreError> {
+        let what = key.as_str();
+        if range.is_empty() {
+            return Err(StoreError::Refused(what.to_owned(), "empty range".to_owned()));
+        }
+        let call = self.client.get_object().bucket(&self.bucket).key(self.key(key)).if_match(&etag.0);
+        let call = call.range(format!("bytes={}-{}", range.start, range.end - 1)).send();
+        within(what, transfer_time(range.end - range.start), async {
+            let output = call.await.map_err(|error| errors::store_error(what, &error))?;
+            read(what, output.body).await
+        })
+        .await
+    }
+
+    async fn list(
+        &self,
+        prefix: &str,
+        delimiter: Option<char>,
+        token: Option<&str>,
+        limit: u16,
+    ) -> Result<Page, StoreError> {
+        let call = self
+            .client
+            .list_objects_v2()
+            .bucket(&self.bucket)
+            .prefix(self.prefix.full_text(prefix))
+            .set_delimiter(delimiter.map(String::from))
+            .set_continuation_token(token.map(str::to_owned))
+            .max_keys(i32::from(limit))
+            .encoding_type(EncodingType::Url)
+            .send();
+        let output = answer(prefix, SHORT, call).await?;
+        self.prefix.page(&output)
+    }
+
+    async fn put(
+        &self,
+        key: &ObjectKey,
+        body: Body,
+        headers: &Headers,
+        condition: &Condition,
+    ) -> Result<Etag, StoreError> {
+        let (stream, size) = body_stream(body).await?;
+        let (if_match, if_none_match) = conditions(condition);
+        let headers = headers_of(key, headers)?;
+        let call = self
+            .client
+            .put_object()
+            .bucket(&self.bucket)
+            .key(self.key(key))
+            .body(stream)
+            .set_content_type(headers.content_type)
+            .set_metadata(Some(headers.metadata))
+            .set_cache_control(headers.cache_control)
+            .set_content_encoding(headers.content_encoding)
+            .set_content_disposition(headers.content_disposition)
+            .set_content_language(headers.content_language)
+            .set_if_match(if_match)
+            .set_if_none_match(if_none_match)
+            .send();
+        let output = answer(key.as_str(), transfer_time(size), call).await?;
+        etag(key, output.e_tag)
+    }
+
+    async fn copy(
+        &self,
+        from: &ObjectKey,
+        from_etag: &Etag,
+        to: &ObjectKey,
+        headers: &Headers,
+        condition: &Condition,
+    ) -> Result<Etag, StoreError> {
+        let (if_match, if_none_match) = conditions(condition);
+        let headers = headers_of(to, headers)?;
+        let call = self
+            .client
+            .copy_object()
+            .bucket(&self.bucket)
+            .key(self.key(to))
+            .copy_source(copy_source(&self.bucket, &self.key(from)))
+            .copy_source_if_match(&from_etag.0)
+            .metadata_directive(MetadataDirective::Replace)
+            .set_content_type(headers.content_type)
+            .set_metadata(Some(headers.metadata))
+            .set_cache_control(headers.cache_control)
+            .set_content_encoding(headers.content_encoding)
+            .set_content_disposition(headers.content_disposition)
+            .set_content_language(headers.content_language)
+            .set_if_match(if_match)
+            .set_if_none_match(if_none_match)
+            .send();
+        let output = answer(to.as_str(), LONG, call).await?;
+        etag(to, output.copy_object_result.and_then(|result| result.e_tag))
+    }
+
+    async fn delete(&self, key: &ObjectKey, condition: &Condition) -> Result<(), StoreError> {
+        let if_match = match condition {
+            Condition::Always => None,
+            Condition::Matches(etag) => Some(etag.0.clone()),
+            Condition::Absent => {
+                let why = "what is absent cannot be deleted".to_owned();
+                return Err(StoreError::Refused(key.to_string(), why));
+            }
+        };
+        let call = self.client.delete_object().bucket(&self.bucket).key(self.key(key)).set_if_match(if_match).send();
+        answer(key.as_str(), SHORT, call).await.map(drop)
+    }
+
+    /// With a checksum of the whole object (CRC-64/NVME): S3 then needs no checksums of parts when it completes.
+    async fn multipart_begin(&self, key: &ObjectKey, headers: &Headers) -> Result<String, StoreError> {
+        let headers = headers_of(key, headers)?;
+        let call = self
+            .client
+            .create_multipart_upload()
+            .bucket(&self.bucket)
+            .key(self.key(key))
+            .checksum_algorithm(ChecksumAlgorithm::Crc64Nvme)
+            .checksum_type(ChecksumType::FullObject)
+            .set_content_type(headers.content_type)
+            .set_metadata(Some(headers.metadata))
+            .set_cache_control(headers.cache_control)
+            .set_content_encoding(headers.content_encoding)
+            .set_content_disposition(headers.content_disposition)
+            .set_content_language(headers.content_language)
+            .send();
+        let output = answer(key.as_str(), SHORT, call).await?;
+        output.upload_id.ok_or_else(|| StoreError::Transient(key.to_string(), "no upload id in the reply".to_owned()))
+    }
+
+    async fn multipart_put(&self, key: &ObjectKey, upload: &str, number: i32, body: Body) -> Result<Part, StoreError> {
+        let (stream, size) = body_stream(body).await?;
+        let call = self
+            .client
+            .upload_part()
+            .bucket(&self.bucket)
+            .key(self.key(key))
+            .upload_id(upload)
+            .part_number(number)
+            .checksum_algorithm(ChecksumAlgorithm::Crc64Nvme)
+            .body(stream)
+            .send();
+        let output = answer(key.as_str(), transfer_time(size), call).await?;
+        Ok(Part { number, etag: etag(key, output.e_tag)? })
+    }
+
+    async fn multipart_complete(
+        &self,
+        key: &ObjectKey,
+        upload: &str,
+        parts: &[Part],
+        condition: &Condition,
+    ) -> Result<Etag, StoreError> {
+        let (if_match, if_none_match) = conditions(condition);
+        let part = |part: &Part| CompletedPart::builder().part_number(part.number).e_tag(&part.etag.0).build();
+        let parts = parts.iter().map(part).collect();
+        let call = self
+            .client
+            .complete_multipart_upload()
+            .bucket(&self.bucket)
+            .key(self.key(key))
+            .upload_id(upload)
+            .multipart_upload(CompletedMultipartUpload::builder().set_parts(Some(parts)).build())
+            .checksum_type(ChecksumType::FullObject)
+            .set_if_match(if_match)
+            .set_if_none_match(if_none_match)
+            .send();
+        let output = answer(key.as_str(), LONG, call).await?;
+        etag(key, output.e_tag)
+    }
+
+    async fn multipart_abort(&self, key: &ObjectKey, upload: &str) -> Result<(), StoreError> {
+        let call = self.client.abort_multipart_upload().bucket(&self.bucket).key(self.key(key)).upload_id(upload);
+        answer(key.as_str(), SHORT, call.send()).await.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests;

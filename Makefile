@@ -1,0 +1,46 @@
+# `make help` says what there is. Everything works on a clean checkout of Debian or Ubuntu; `make setup` comes first
+# by itself. Root is needed to make machines (namespaces): where the user is not root, sudo is used for just that.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+export TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+export CARGO_TARGET_DIR := $(TARGET)
+export SUDO := $(if $(filter 0,$(shell id -u)),,sudo -E env PATH=$(PATH))
+
+# The lints compile the very same crates as the tests: one profile, and dependencies are shared with a plain build.
+LINTED := RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS=-Dwarnings__CLIPPY_HACKERY__
+
+.PHONY: help
+help: ## What there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
+
+.PHONY: setup
+setup: ## Install what is missing (apt packages, cargo-nextest, Python packages of the tests); safe to repeat
+	@tests/scripts/setup.sh
+
+.PHONY: build
+build: setup ## Compile both programs: target/release/ec2mpi and target/release/ec2mpi-agent
+	cargo build --release --workspace --bins
+
+.PHONY: demo
+demo: build ## Four machines on the local cloud, an MPI program on them, its physics checked, everything gone again
+	@$(SUDO) tests/demo.sh
+
+.PHONY: lint
+lint: setup ## Formatting and lints, warnings as errors
+	cargo fmt --all --check
+	$(LINTED) cargo build --release --workspace --bins --tests
+
+.PHONY: check
+check: lint ## The fast subset: lint and all tests that need no machine
+	$(LINTED) tests/scripts/test.sh --profile check
+
+.PHONY: test
+test: lint ## Everything: lint, unit tests, scenarios on the local cloud; in the end a look for what was left behind
+	$(LINTED) tests/scripts/test.sh
+
+.PHONY: clean
+clean: ## Remove what was compiled
+	cargo clean

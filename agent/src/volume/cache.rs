@@ -1,0 +1,179 @@
+//! The local copies of file data: one file a version, named by a [`DataId`].
+//!
+//! A [`DataFile`] is deleted with its last owner: the inode that shows it and every queued upload of it. Only what the
+//! journal names survives a restart; the rest is removed by [`Cache::collect`].
+
+pub mod extents;
+
+use std::collections::HashSet;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Names one cache file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct DataId(Uuid);
+
+impl std::fmt::Display for DataId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.simple().fmt(f)
+    }
+}
+
+/// The directory of all data files, and the one beside it for what could not be uploaded.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    data: PathBuf,
+    lost: PathBuf,
+    /// Set when the volume ends: from then on no data file is deleted any more.
+    frozen: Arc<AtomicBool>,
+}
+
+impl Cache {
+    /// The cache below `dir`, made where it is missing, readable by its owner only.
+    pub fn open(dir: &Path) -> io::Result<Self> {
+        let (data, lost) = (dir.join("data"), dir.join("lost+found"));
+        for path in [dir, data.as_path(), lost.as_path()] {
+            make_private_dir(path)?;
+        }
+        Ok(Self { data, lost, frozen: Arc::default() })
+    }
+
+    /// A new, empty data file.
+    pub fn create(&self) -> io::Result<Arc<DataFile>> {
+        let id = DataId(Uuid::new_v4());
+        let path = self.path(id);
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+        Ok(self.adopt(id, path, file))
+    }
+
+    /// A data file that an earlier process left.
+    pub fn reopen(&self, id: DataId) -> io::Result<Arc<DataFile>> {
+        let path = self.path(id);
+        let file = OpenOptions::new().read(true).write(true).open(&path)?;
+        Ok(self.adopt(id, path, file))
+    }
+
+    /// A copy of a data file, sharing blocks where the file system can.
+    pub fn duplicate(&self, original: &DataFile) -> io::Result<Arc<DataFile>> {
+        let copy = self.create()?;
+        io::copy(&mut File::open(&original.path)?, &mut &copy.file)?;
+        Ok(copy)
+    }
+
+    /// Removes every data file that is not in `named`.
+    pub fn collect(&self, named: &HashSet<DataId>) -> io::Result<()> {
+        let named: HashSet<String> = named.iter().map(ToString::to_string).collect();
+        for entry in std::fs::read_dir(&self.data)? {
+            let entry = entry?;
+            if !entry.file_name().to_str().is_some_and(|name| named.contains(name)) {
+                std::fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps a data file in lost+found under `name` for the user to find, and beside it, as `name.json`, what was to be
+    /// done with it; returns its place.
+    pub fn keep_lost(&self, data: &DataFile, name: &str, what: &impl Serialize) -> io::Result<PathBuf> {
+        let place = self.lost.join(name);
+        std::fs::hard_link(&data.path, &place)?;
+        crate::durable::overwrite(&self.lost.join(format!("{name}.json")), 0o600, &serde_json::to_vec(what)?)?;
+        Ok(place)
+    }
+
+    /// From now on nothing is deleted: the process ends, and the journal decides at the next start.
+    pub fn freeze(&self) {
+        self.frozen.store(true, Ordering::SeqCst);
+    }
+
+    fn path(&self, id: DataId) -> PathBuf {
+        self.data.join(id.to_string())
+    }
+
+    fn adopt(&self, id: DataId, path: PathBuf, file: File) -> Arc<DataFile> {
+        Arc::new(DataFile { id, path, file, frozen: self.frozen.clone() })
+    }
+}
+
+fn make_private_dir(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// One cache file, open. Its length is the length of the file it caches.
+#[derive(Debug)]
+pub struct DataFile {
+    /// Its name in the journal.
+    pub id: DataId,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Open for reading and writing.
+    pub file: File,
+    frozen: Arc<AtomicBool>,
+}
+
+impl Drop for DataFile {
+    fn drop(&mut self) {
+        if self.frozen.load(Ordering::SeqCst) {
+            return;
+        }
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "cannot remove a cache file");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::FileExt;
+
+    #[test]
+    fn data_lives_as_long_as_its_owners() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
+        let one = cache.create().unwrap();
+        one.file.write_all_at(b"abc", 0).unwrap();
+        let two = cache.duplicate(&one).unwrap();
+        one.file.write_all_at(b"X", 0).unwrap();
+        assert_eq!(std::fs::read(&two.path).unwrap(), b"abc");
+        let (path, second) = (one.path.clone(), one.clone());
+        drop(one);
+        assert!(path.exists());
+        drop(second);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn only_what_the_journal_names_survives() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
+        let (kept, other) = (cache.create().unwrap(), cache.create().unwrap());
+        let (kept_id, kept_path, other_path) = (kept.id, kept.path.clone(), other.path.clone());
+        cache.freeze();
+        drop((kept, other));
+        assert!(kept_path.exists() && other_path.exists());
+        let cache = Cache::open(dir.path()).unwrap();
+        cache.collect(&HashSet::from([kept_id])).unwrap();
+        assert!(kept_path.exists() && !other_path.exists());
+        assert!(cache.reopen(kept_id).is_ok());
+    }
+
+    #[test]
+    fn what_is_lost_can_be_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
+        let data = cache.create().unwrap();
+        data.file.write_all_at(b"precious", 0).unwrap();
+        let place = cache.keep_lost(&data, "7-result.txt", &"why").unwrap();
+        drop(data);
+        assert_eq!(std::fs::read(place).unwrap(), b"precious");
+    }
+}

@@ -1,0 +1,142 @@
+//! The answering side of the control socket.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+
+use super::{Answer, Request, Status};
+use crate::volume::Volume;
+use crate::volume::error::VolumeError;
+use crate::volume::tree::Place;
+
+const MAX_REQUEST_BYTES: u64 = 64 * 1024;
+/// How long a client may take to say what it wants.
+const REQUEST_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Listens at `path`, for its owner only. A socket that a dead process left is replaced.
+pub(crate) fn listen(path: &Path) -> anyhow::Result<UnixListener> {
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("replacing {}", path.display()));
+        }
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).with_context(|| format!("listening at {}", path.display()))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+impl Volume {
+    /// Answers until the volume closes. `umount` ends it from the outside.
+    pub(crate) async fn serve_control(self: Arc<Self>, listener: UnixListener) {
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = self.closing.cancelled() => return,
+            };
+            match accepted {
+                Ok((stream, _)) => drop(tokio::spawn(self.clone().answer_client(stream))),
+                Err(error) => {
+                    tracing::warn!(%error, "the control socket does not accept");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    async fn answer_client(self: Arc<Self>, stream: UnixStream) {
+        if let Err(error) = self.answer_one(stream).await {
+            tracing::debug!(%error, "a control client went away");
+        }
+    }
+
+    async fn answer_one(&self, stream: UnixStream) -> anyhow::Result<()> {
+        let (reader, mut writer) = stream.into_split();
+        let mut line = String::new();
+        let mut reader = BufReader::new(reader.take(MAX_REQUEST_BYTES));
+        tokio::time::timeout(REQUEST_PATIENCE, reader.read_line(&mut line)).await??;
+        let request = serde_json::from_str(&line);
+        let leave = matches!(request, Ok(Request::Umount));
+        let answer = match request {
+            Ok(request) => self.answer(&request).await,
+            Err(error) => Answer::failed(format!("not a request: {error}"), self.status()),
+        };
+        let mut text = serde_json::to_vec(&answer)?;
+        text.push(b'\n');
+        writer.write_all(&text).await?;
+        writer.shutdown().await?;
+        if leave {
+            self.leave.cancel();
+        }
+        Ok(())
+    }
+
+    /// Carries a request out. `Umount` is carried out after its answer was sent.
+    pub(crate) async fn answer(&self, request: &Request) -> Answer {
+        match request {
+            Request::Status | Request::Umount => Answer::done(self.status()),
+            Request::Epoch => {
+                self.raise_epoch();
+                Answer::done(self.status())
+            }
+            Request::Drain { timeout_seconds } => match self.drain(Duration::from_secs(*timeout_seconds)).await {
+                Ok(()) => Answer::done(self.status()),
+                Err(error) => Answer::failed(error, self.status()),
+            },
+        }
+    }
+
+    /// Returns when everything written before the call is in S3; files that are open for writing go up as they are. An
+    /// error names what is not there.
+    pub(crate) async fn drain(&self, timeout: Duration) -> Result<(), String> {
+        match tokio::time::timeout(timeout, self.drain_all(timeout)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(error.to_string()),
+            Err(_) => {
+                let left = self.queue.unsent();
+                return Err(format!("{left} operations are not in S3 after {} s", timeout.as_secs()));
+            }
+        }
+        let failures = self.failures.lock();
+        if failures.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<&str> = failures.iter().map(|failure| failure.path.as_str()).collect();
+        Err(format!("not uploaded: {}", names.join(", ")))
+    }
+
+    async fn drain_all(&self, patience: Duration) -> Result<(), VolumeError> {
+        self.seal_all().await?;
+        for seq in self.queue.outstanding(|_| true) {
+            self.wait_for(seq, patience).await?;
+        }
+        Ok(())
+    }
+
+    /// What is not in S3, and what went wrong.
+    pub(crate) fn status(&self) -> Status {
+        let (open_files, open_bytes) = {
+            let tree = self.tree();
+            let open = tree.nodes().filter(|(_, node)| node.dirty && node.place != Place::Gone);
+            open.fold((0, 0), |(files, bytes), (_, node)| (files + 1, bytes + node.size))
+        };
+        let failures = self.failures.lock().clone();
+        Status {
+            mount_point: self.options.dir.display().to_string(),
+            dirty_files: self.queue.unsent() as u64 + open_files,
+            dirty_bytes: self.queue.unsent_bytes() + open_bytes,
+            failed_files: failures.len() as u64,
+            conflicts: self.conflicts.load(Ordering::Relaxed),
+            failures,
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Group commit: one thread syncs the journal for everybody who waits.
+
+use std::fs::File;
+use std::io;
+use std::sync::mpsc;
+
+use tokio::sync::watch;
+
+use super::Position;
+
+/// How far the journal is on disk, or why it cannot be.
+type Progress = Result<Position, String>;
+
+/// The thread's handle; the thread ends with it.
+#[derive(Debug)]
+pub(super) struct Syncer {
+    wanted: mpsc::Sender<Position>,
+    synced: watch::Receiver<Progress>,
+}
+
+impl Syncer {
+    pub(super) fn start(file: File) -> io::Result<Self> {
+        let (wanted, requests) = mpsc::channel::<Position>();
+        let (progress, synced) = watch::channel(Ok(Position::default()));
+        std::thread::Builder::new()
+            .name("journal-sync".to_owned())
+            .spawn(move || serve(&file, &requests, &progress))?;
+        Ok(Self { wanted, synced })
+    }
+
+    pub(super) async fn sync(&self, position: Position) -> io::Result<()> {
+        let mut synced = self.synced.clone();
+        if !reached(&synced.borrow(), position) {
+            self.wanted.send(position).map_err(io::Error::other)?;
+        }
+        let progress = synced.wait_for(|progress| reached(progress, position)).await.map_err(io::Error::other)?;
+        progress.clone().map(drop).map_err(io::Error::other)
+    }
+}
+
+/// A failed sync is final: the kernel may have dropped the pages, so a later success would prove nothing.
+fn reached(progress: &Progress, position: Position) -> bool {
+    progress.as_ref().map_or(true, |synced| *synced >= position)
+}
+
+fn serve(file: &File, requests: &mpsc::Receiver<Position>, progress: &watch::Sender<Progress>) {
+    while let Ok(first) = requests.recv() {
+        let target = requests.try_iter().fold(first, Position::max);
+        let result = match file.sync_data() {
+            Ok(()) => Ok(target),
+            Err(error) => Err(format!("the journal cannot be synced: {error}")),
+        };
+        progress.send_modify(|progress| {
+            if progress.is_ok() {
+                *progress = result;
+            }
+        });
+    }
+}

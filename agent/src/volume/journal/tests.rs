@@ -1,0 +1,135 @@
+use super::*;
+use std::io::Write;
+
+fn put(path: &str, base: Base) -> Op {
+    Op::Put {
+        path: path.into(),
+        data: serde_json::from_str(r#""00000000000000000000000000000001""#).unwrap(),
+        attr: Attr::new(libc::S_IFREG | 0o644, 1, 2),
+        extra: Extra::default(),
+        base,
+        write: Uuid::from_u128(9),
+    }
+}
+
+fn begin(seq: u64, op: Op) -> Record {
+    Record::Begin { seq: Seq(seq), op, supersedes: Vec::new() }
+}
+
+fn version(text: &str) -> Base {
+    Base::Version(Etag(text.into()))
+}
+
+#[test]
+fn what_is_done_is_gone_and_what_is_not_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, left) = Journal::open(dir.path()).unwrap();
+    assert!(left.is_empty());
+    journal.append(&begin(1, put("a", Base::Absent))).unwrap();
+    journal.append(&begin(2, Op::Rmdir { path: "d".into() })).unwrap();
+    journal.append(&Record::Open { seq: Seq(3), op: put("b", Base::Absent), supersedes: vec![] }).unwrap();
+    journal.append(&Record::Done { seq: Seq(2), outcome: vec![] }).unwrap();
+    drop(journal);
+    for _ in 0..2 {
+        let (_, left) = Journal::open(dir.path()).unwrap();
+        let seqs: Vec<_> = left.iter().map(|(seq, entry)| (seq.0, entry.open)).collect();
+        assert_eq!(seqs, [(1, false), (3, true)]);
+        assert_eq!(left[&Seq(1)].op, left[&Seq(1)].op.clone());
+    }
+}
+
+#[test]
+fn superseded_operations_and_amended_attributes() {
+    let new_attr = Attr::new(libc::S_IFREG | 0o600, 5, 5);
+    let left = unfinished([
+        begin(1, put("a", Base::Absent)),
+        Record::Begin { seq: Seq(2), op: put("a", Base::Absent), supersedes: vec![Seq(1)] },
+        Record::Amend { seq: Seq(2), attr: new_attr },
+        begin(3, Op::Delete { path: "b".into(), base: Base::Unknown }),
+        Record::Failed { seq: Seq(3), error: "refused".into() },
+    ]);
+    assert_eq!(left.len(), 1);
+    assert!(matches!(left[&Seq(2)].op, Op::Put { attr, .. } if attr == new_attr));
+}
+
+#[test]
+fn an_outcome_becomes_the_base_of_later_operations_only() {
+    let left = unfinished([
+        begin(1, put("a", Base::Absent)),
+        begin(2, put("a", Base::Unknown)),
+        begin(3, put("b", Base::Absent)),
+        Record::Done { seq: Seq(1), outcome: vec![("a".into(), version("e1"))] },
+    ]);
+    assert!(matches!(&left[&Seq(2)].op, Op::Put { base, .. } if *base == version("e1")));
+    assert!(matches!(&left[&Seq(3)].op, Op::Put { base, .. } if *base == Base::Absent));
+}
+
+#[test]
+fn a_torn_end_is_cut_at_every_byte() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal");
+    let (journal, _) = Journal::open(dir.path()).unwrap();
+    journal.append(&begin(1, put("a", Base::Absent))).unwrap();
+    let first = std::fs::read(&path).unwrap();
+    journal.append(&begin(2, put("b", Base::Absent))).unwrap();
+    let both = std::fs::read(&path).unwrap();
+    drop(journal);
+    for length in first.len()..both.len() {
+        std::fs::write(&path, &both[..length]).unwrap();
+        let (journal, left) = Journal::open(dir.path()).unwrap();
+        assert_eq!(left.keys().copied().collect::<Vec<_>>(), [Seq(1)], "cut at {length}");
+        journal.append(&begin(3, put("c", Base::Absent))).unwrap();
+        drop(journal);
+        assert_eq!(Journal::open(dir.path()).unwrap().1.len(), 2, "the journal goes on after the cut at {length}");
+    }
+    assert!(dir.path().join("journal.torn").exists());
+}
+
+#[test]
+fn a_flipped_bit_ends_the_journal_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal");
+    let (journal, _) = Journal::open(dir.path()).unwrap();
+    journal.append(&begin(1, put("a", Base::Absent))).unwrap();
+    let length = std::fs::read(&path).unwrap().len();
+    journal.append(&begin(2, put("b", Base::Absent))).unwrap();
+    drop(journal);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[length + 20] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    assert_eq!(Journal::open(dir.path()).unwrap().1.len(), 1);
+}
+
+#[test]
+fn a_foreign_file_or_another_version_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal");
+    std::fs::write(&path, b"something else entirely").unwrap();
+    assert!(Journal::open(dir.path()).is_err());
+    let mut bytes = b"EC2MPIJL".to_vec();
+    bytes.extend_from_slice(&99u32.to_le_bytes());
+    std::fs::File::create(&path).unwrap().write_all(&bytes).unwrap();
+    assert!(Journal::open(dir.path()).unwrap_err().to_string().contains("version"));
+}
+
+/// The format of version 1, byte for byte: a program that cannot read this any more must raise the version.
+#[test]
+fn version_1_is_readable_for_ever() {
+    let payload = br#"{"Begin":{"seq":7,"op":{"Rmdir":{"path":"old/dir"}},"supersedes":[3]}}"#;
+    let mut bytes = b"EC2MPIJL\x01\x00\x00\x00".to_vec();
+    bytes.extend_from_slice(&(payload.len() as u32).to_le_bytes());
+    bytes.extend_from_slice(&crc32fast::hash(payload).to_le_bytes());
+    bytes.extend_from_slice(payload);
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("journal"), bytes).unwrap();
+    let (_, left) = Journal::open(dir.path()).unwrap();
+    assert_eq!(left[&Seq(7)].op, Op::Rmdir { path: "old/dir".into() });
+}
+
+#[tokio::test]
+async fn many_wait_for_one_sync() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = Journal::open(dir.path()).unwrap();
+    let positions: Vec<_> = (0..50).map(|seq| journal.append(&begin(seq, put("a", Base::Absent))).unwrap()).collect();
+    futures::future::try_join_all(positions.into_iter().map(|position| journal.sync(position))).await.unwrap();
+}

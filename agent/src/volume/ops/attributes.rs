@@ -1,0 +1,135 @@
+//! Attributes: stat, chmod, chown, utimens, truncate, readlink.
+
+use uuid::Uuid;
+
+use super::Stat;
+use crate::volume::Volume;
+use crate::volume::attr::{Attr, Time};
+use crate::volume::error::{Result, VolumeError};
+use crate::volume::journal::{Op, Seq};
+use crate::volume::store::ObjectKey;
+use crate::volume::tree::{Ino, Kind, Node, Place, Tree};
+use crate::volume::version::patiently;
+use crate::volume::writeback::Tag;
+
+/// What is to change.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Change {
+    pub(crate) mode: Option<u32>,
+    pub(crate) uid: Option<u32>,
+    pub(crate) gid: Option<u32>,
+    pub(crate) size: Option<u64>,
+    pub(crate) atime: Option<Time>,
+    pub(crate) mtime: Option<Time>,
+    /// Through an open descriptor, whose close will hand the file over.
+    pub(crate) by_handle: bool,
+}
+
+impl Change {
+    fn is_only_size(&self) -> bool {
+        self.mode.is_none() && self.uid.is_none() && self.gid.is_none() && self.atime.is_none() && self.mtime.is_none()
+    }
+
+    fn applied(&self, old: Attr) -> Attr {
+        Attr {
+            mode: self.mode.map_or(old.mode, |mode| (old.mode & libc::S_IFMT) | (mode & 0o7777)),
+            uid: self.uid.unwrap_or(old.uid),
+            gid: self.gid.unwrap_or(old.gid),
+            atime: self.atime.unwrap_or(old.atime),
+            mtime: self.mtime.unwrap_or(old.mtime),
+            ctime: Time::now(),
+        }
+    }
+}
+
+impl Volume {
+    /// Attributes; of an open file those of the version it is open in.
+    pub(crate) async fn attributes(&self, ino: Ino) -> Result<Stat> {
+        let open = self.tree().get(ino)?.opens > 0;
+        if !open {
+            self.revalidate(ino).await?;
+        }
+        self.stat(ino)
+    }
+
+    pub(crate) async fn set_attributes_of(&self, ino: Ino, change: Change) -> Result<Stat> {
+        if let Some(size) = change.size {
+            self.truncate(ino, size).await?;
+        }
+        if !change.is_only_size() {
+            let open = self.open_seq(ino).await?;
+            let mut tree = self.tree();
+            let attr = change.applied(tree.get(ino)?.attr);
+            self.write_attr(&mut tree, ino, attr, open)?;
+            tree.get_mut(ino)?.attr = attr;
+        }
+        if change.size.is_some() && !change.by_handle {
+            self.seal(ino).await?;
+        }
+        self.stat(ino)
+    }
+
+    async fn open_seq(&self, ino: Ino) -> Result<Option<Seq>> {
+        let content = match &self.tree().get(ino)?.kind {
+            Kind::File(content) => content.clone(),
+            Kind::Dir(_) | Kind::Symlink(_) | Kind::Special => return Ok(None),
+        };
+        let open = content.state.read().await.open;
+        Ok(open)
+    }
+
+    /// Attributes go up with the bytes when those are still to go up, else by an operation of their own.
+    fn write_attr(&self, tree: &mut Tree, ino: Ino, attr: Attr, open: Option<Seq>) -> Result<()> {
+        let node = tree.get(ino)?;
+        let (Place::At { parent, name }, Some(path)) = (node.place.clone(), tree.path(ino)) else { return Ok(()) };
+        if let Some(open) = open {
+            self.amend(open, attr)?;
+            return Ok(());
+        }
+        if let Some(pending) = node.pending.filter(|_| !matches!(node.kind, Kind::Dir(_))) {
+            if self.amend(pending, attr)?.is_some() {
+                return Ok(());
+            }
+        }
+        let op = set_attr_op(path, node, attr);
+        let tag = Tag { ino: Some(ino), touched: vec![(parent, name)], ..Tag::default() };
+        let (seq, _) = self.submit(tree, op, tag, None)?;
+        let node = tree.get_mut(ino)?;
+        node.pending = Some(seq);
+        if let Ok(dir) = node.dir_mut() {
+            dir.marker = true;
+        }
+        Ok(())
+    }
+
+    /// The target of a symbolic link.
+    pub(crate) async fn read_link(&self, ino: Ino) -> Result<String> {
+        let path = {
+            let tree = self.tree();
+            let node = tree.get(ino)?;
+            match &node.kind {
+                Kind::Symlink(Some(target)) => return Ok(target.clone()),
+                Kind::Symlink(None) => node.remote.as_ref().ok_or(VolumeError::Stale)?.path.clone(),
+                Kind::Dir(_) | Kind::File(_) | Kind::Special => return Err(VolumeError::Invalid("not a link")),
+            }
+        };
+        let key = ObjectKey::new(path);
+        let (_, body) = patiently(|| self.store.get(&key)).await?;
+        // s3fs trims what it reads, and some tools end the target with a newline.
+        let target = std::str::from_utf8(&body).map_err(|_| VolumeError::BadName)?.trim().to_owned();
+        self.tree().get_mut(ino)?.kind = Kind::Symlink(Some(target.clone()));
+        Ok(target)
+    }
+}
+
+fn set_attr_op(path: String, node: &Node, attr: Attr) -> Op {
+    Op::SetAttr {
+        path,
+        directory: node.is_dir(),
+        size: node.size,
+        attr,
+        extra: node.extra(),
+        base: node.base.clone(),
+        write: Uuid::new_v4(),
+    }
+}

@@ -1,0 +1,244 @@
+//! Names: lookup, create, mkdir, symlink, unlink, rmdir.
+
+use uuid::Uuid;
+
+use super::{Caller, Stat, new_attr, new_directory, new_path, touch_parent};
+use crate::volume::Volume;
+use crate::volume::attr::Extra;
+use crate::volume::content::Content;
+use crate::volume::error::{Result, VolumeError};
+use crate::volume::handle::Handle;
+use crate::volume::journal::{Base, Op, Seq};
+use crate::volume::tree::{Child, Ino, Kind, Node, Place, Tree};
+use crate::volume::writeback::Tag;
+
+/// A symbolic link's target is at most this long on Linux.
+const MAX_TARGET_BYTES: usize = 4095;
+
+/// What `create` made or found.
+#[derive(Debug)]
+pub(crate) struct Created {
+    pub(crate) stat: Stat,
+    pub(crate) handle: u64,
+}
+
+impl Volume {
+    /// The inode under a name; the kernel holds a reference.
+    pub(crate) async fn lookup(&self, parent: Ino, name: &str) -> Result<Stat> {
+        let ino = self.resolve(parent, name).await?;
+        self.entry(ino)
+    }
+
+    /// Whether a name is free, asking S3 if that is not known.
+    pub(super) async fn expect_free(&self, parent: Ino, name: &str) -> Result<()> {
+        match self.resolve(parent, name).await {
+            Ok(_) => Err(VolumeError::Exists),
+            Err(VolumeError::NotFound) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Creates and opens a regular file, or opens the one that is there (`exclusive`: refuses to).
+    pub(crate) async fn create(
+        &self,
+        parent: Ino,
+        name: &str,
+        mode: u32,
+        caller: Caller,
+        exclusive: bool,
+    ) -> Result<Created> {
+        match self.resolve(parent, name).await {
+            Ok(_) if exclusive => return Err(VolumeError::Exists),
+            Ok(ino) => {
+                let handle = self.open(ino, true).await?;
+                return Ok(Created { stat: self.entry(ino)?, handle });
+            }
+            Err(VolumeError::NotFound) => {}
+            Err(error) => return Err(error),
+        }
+        let ino = self.new_file(parent, name, mode, caller)?;
+        let content = self.tree().get(ino)?.content()?;
+        let handle = self.handles.insert(Handle::File { ino, content, write: true })?;
+        let mut tree = self.tree();
+        tree.get_mut(ino)?.opens += 1;
+        drop(tree);
+        Ok(Created { stat: self.entry(ino)?, handle })
+    }
+
+    /// A regular file that nobody opens.
+    pub(crate) async fn make_file(&self, parent: Ino, name: &str, mode: u32, caller: Caller) -> Result<Stat> {
+        self.expect_free(parent, name).await?;
+        let ino = self.new_file(parent, name, mode, caller)?;
+        self.seal(ino).await?;
+        self.entry(ino)
+    }
+
+    /// The file is in the journal before this returns: from then on a crash does not lose its name.
+    fn new_file(&self, parent: Ino, name: &str, mode: u32, caller: Caller) -> Result<Ino> {
+        let data = self.cache.create()?;
+        let mut tree = self.tree();
+        let path = new_path(&tree, parent, name)?;
+        if tree.child(parent, name).is_some() {
+            return Err(VolumeError::Exists);
+        }
+        let attr = new_attr(tree.get(parent)?, caller, libc::S_IFREG | (mode & 0o7777));
+        let op =
+            Op::Put { path, data: data.id, attr, extra: Extra::default(), base: Base::Absent, write: Uuid::new_v4() };
+        let open = self.note_open(op, None)?;
+        let mut node = Node::new(attr, Kind::File(Content::local(data, 0, None, Some(open))), Place::Gone);
+        node.dirty = true;
+        let ino = tree.insert(parent, name, node)?;
+        tree.touch(parent, name);
+        touch_parent(&mut tree, parent);
+        Ok(ino)
+    }
+
+    pub(crate) async fn mkdir(&self, parent: Ino, name: &str, mode: u32, caller: Caller) -> Result<Stat> {
+        self.expect_free(parent, name).await?;
+        let mut tree = self.tree();
+        let path = new_path(&tree, parent, name)?;
+        if tree.child(parent, name).is_some() {
+            return Err(VolumeError::Exists);
+        }
+        let attr = new_attr(tree.get(parent)?, caller, libc::S_IFDIR | (mode & 0o7777));
+        let ino = tree.insert(parent, name, new_directory(attr))?;
+        let op = Op::Mkdir { path, attr, write: Uuid::new_v4() };
+        let seq = self.submit_new(&mut tree, ino, parent, name, op)?;
+        tree.get_mut(ino)?.dir_mut()?.opaque = Some(seq);
+        drop(tree);
+        self.entry(ino)
+    }
+
+    pub(crate) async fn symlink(&self, parent: Ino, name: &str, target: &str, caller: Caller) -> Result<Stat> {
+        if target.len() > MAX_TARGET_BYTES {
+            return Err(VolumeError::NameTooLong);
+        }
+        self.expect_free(parent, name).await?;
+        let mut tree = self.tree();
+        let path = new_path(&tree, parent, name)?;
+        if tree.child(parent, name).is_some() {
+            return Err(VolumeError::Exists);
+        }
+        let attr = new_attr(tree.get(parent)?, caller, libc::S_IFLNK | 0o777);
+        let mut node = Node::new(attr, Kind::Symlink(Some(target.to_owned())), Place::Gone);
+        node.size = target.len() as u64;
+        let ino = tree.insert(parent, name, node)?;
+        let op = Op::Symlink { path, target: target.to_owned(), attr, base: Base::Absent, write: Uuid::new_v4() };
+        self.submit_new(&mut tree, ino, parent, name, op)?;
+        drop(tree);
+        self.entry(ino)
+    }
+
+    /// Acknowledges the operation that makes `ino`; takes the inode away again if the journal cannot.
+    fn submit_new(&self, tree: &mut Tree, ino: Ino, parent: Ino, name: &str, op: Op) -> Result<Seq> {
+        let tag = Tag { ino: Some(ino), touched: vec![(parent, name.to_owned())], ..Tag::default() };
+        match self.submit(tree, op, tag, None) {
+            Ok((seq, _)) => {
+                tree.get_mut(ino)?.pending = Some(seq);
+                touch_parent(tree, parent);
+                Ok(seq)
+            }
+            Err(error) => {
+                tree.detach(ino, Place::Gone, None);
+                Err(error)
+            }
+        }
+    }
+
+    pub(crate) async fn unlink(&self, parent: Ino, name: &str) -> Result<()> {
+        let ino = self.resolve(parent, name).await?;
+        let content = {
+            let tree = self.tree();
+            let node = tree.get(ino)?;
+            if node.is_dir() {
+                return Err(VolumeError::IsDirectory);
+            }
+            node.content().ok()
+        };
+        let open = match content {
+            Some(content) => content.state.write().await.open.take(),
+            None => None,
+        };
+        let mut tree = self.tree();
+        if tree.child(parent, name) != Some(ino) {
+            return Err(VolumeError::NotFound);
+        }
+        self.keep_directory(&mut tree, parent)?;
+        self.remove_object(&mut tree, ino, open)?;
+        touch_parent(&mut tree, parent);
+        Ok(())
+    }
+
+    /// Takes the name off an inode that is not a directory, and its object out of S3. `open`: its `Open` record.
+    fn remove_object(&self, tree: &mut Tree, ino: Ino, open: Option<Seq>) -> Result<()> {
+        let node = tree.get(ino)?;
+        let Place::At { parent, name } = node.place.clone() else { return Err(VolumeError::NotFound) };
+        let path = tree.path(ino).ok_or(VolumeError::NotFound)?;
+        let rest = if self.may_be_in_s3(tree, node, &path) {
+            let op = Op::Delete { path, base: node.base.clone() };
+            let touched = vec![(parent, name.clone())];
+            let preserve = if node.opens > 0 { vec![ino] } else { Vec::new() };
+            let tag = Tag { touched, preserve, ..Tag::default() };
+            let (seq, _) = self.submit(tree, op, tag, open)?;
+            tree.get_mut(ino)?.pending = Some(seq);
+            Some(Child::Gone(seq))
+        } else {
+            open.map_or(Ok(()), |open| self.drop_open(open))?;
+            tree.touch(parent, &name);
+            None
+        };
+        let node = tree.get_mut(ino)?;
+        node.attr.ctime = crate::volume::attr::Time::now();
+        node.dirty = false;
+        node.error = None;
+        tree.detach(ino, Place::Gone, rest);
+        Ok(())
+    }
+
+    /// Whether S3 has an object under the inode's path, or is about to.
+    pub(super) fn may_be_in_s3(&self, tree: &Tree, node: &Node, path: &str) -> bool {
+        let expected = node.remote.is_some() || node.base != Base::Absent;
+        expected || tree.is_outstanding(node.pending) || self.queue.has(path)
+    }
+
+    /// A directory that only exists because of its content stays when the content goes: it gets a marker.
+    pub(super) fn keep_directory(&self, tree: &mut Tree, dir: Ino) -> Result<()> {
+        let node = tree.get(dir)?;
+        if node.dir()?.marker {
+            return Ok(());
+        }
+        let Some(path) = tree.path(dir) else { return Ok(()) };
+        let op = Op::Mkdir { path, attr: node.attr, write: Uuid::new_v4() };
+        let (seq, _) = self.submit(tree, op, Tag { ino: Some(dir), ..Tag::default() }, None)?;
+        let node = tree.get_mut(dir)?;
+        node.pending = Some(seq);
+        node.dir_mut()?.marker = true;
+        Ok(())
+    }
+
+    pub(crate) async fn rmdir(&self, parent: Ino, name: &str) -> Result<()> {
+        let ino = self.resolve(parent, name).await?;
+        self.expect_empty(ino).await?;
+        let mut tree = self.tree();
+        if tree.child(parent, name) != Some(ino) {
+            return Err(VolumeError::NotFound);
+        }
+        if !tree.names(ino)?.is_empty() {
+            return Err(VolumeError::NotEmpty);
+        }
+        self.keep_directory(&mut tree, parent)?;
+        let path = tree.path(ino).ok_or(VolumeError::NotFound)?;
+        let tag = Tag { touched: vec![(parent, name.to_owned())], ..Tag::default() };
+        let (seq, _) = self.submit(&mut tree, Op::Rmdir { path }, tag, None)?;
+        tree.get_mut(ino)?.pending = Some(seq);
+        tree.detach(ino, Place::Gone, Some(Child::Gone(seq)));
+        touch_parent(&mut tree, parent);
+        Ok(())
+    }
+
+    /// S3 is asked, however fresh the names are: nobody wants to lose a file to a stale listing.
+    pub(super) async fn expect_empty(&self, dir: Ino) -> Result<()> {
+        self.list(dir, true).await?;
+        if self.tree().names(dir)?.is_empty() { Ok(()) } else { Err(VolumeError::NotEmpty) }
+    }
+}

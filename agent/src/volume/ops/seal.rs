@@ -1,0 +1,102 @@
+//! From dirty to queued: the moment from which a file's bytes do not change any more until S3 has them.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::volume::Volume;
+use crate::volume::cache::DataFile;
+use crate::volume::cache::extents::Extents;
+use crate::volume::content::{Content, State};
+use crate::volume::error::{Result, VolumeError};
+use crate::volume::journal::{Op, Position, Seq};
+use crate::volume::tree::{Ino, Place};
+use crate::volume::writeback::Tag;
+
+impl Volume {
+    /// The upload of an inode as it is now; none for one that was unlinked.
+    pub(crate) fn put_op(&self, ino: Ino, data: &DataFile) -> Result<Option<Op>> {
+        let tree = self.tree();
+        let Some(path) = tree.upload_path(ino) else { return Ok(None) };
+        let node = tree.get(ino)?;
+        Ok(Some(Op::Put {
+            path,
+            data: data.id,
+            attr: node.attr,
+            extra: node.extra(),
+            base: node.base.clone(),
+            write: Uuid::new_v4(),
+        }))
+    }
+
+    /// Bytes and journal of a dirty file are on disk when this returns.
+    pub(crate) async fn secure(&self, ino: Ino, content: &Content) -> Result<()> {
+        let state = content.state.read().await;
+        let (true, Some(open), Some(data)) = (state.dirty, state.open, state.data.clone()) else { return Ok(()) };
+        sync_data(data).await?;
+        let attr = self.tree().get(ino)?.attr;
+        if let Some(position) = self.amend(open, attr)? {
+            drop(state);
+            self.journal.sync(position).await?;
+        }
+        Ok(())
+    }
+
+    /// Hands a dirty file to write-back, durably. The operation that brings its present state to S3, if there is one.
+    pub(crate) async fn seal(&self, ino: Ino) -> Result<Option<Seq>> {
+        let Ok(content) = self.tree().get(ino)?.content() else { return Ok(self.pending_of(ino)) };
+        let mut state = content.state.write().await;
+        let (true, Some(data)) = (state.dirty, state.data.clone()) else { return Ok(self.pending_of(ino)) };
+        sync_data(data.clone()).await?;
+        let Some((seq, position)) = self.submit_put(ino, &mut state, data)? else { return Ok(None) };
+        drop(state);
+        self.journal.sync(position).await?;
+        Ok(Some(seq))
+    }
+
+    fn submit_put(&self, ino: Ino, state: &mut State, data: Arc<DataFile>) -> Result<Option<(Seq, Position)>> {
+        let Some(op) = self.put_op(ino, &data)? else { return Ok(None) };
+        let mut tree = self.tree();
+        let touched = match &tree.get(ino)?.place {
+            Place::At { parent, name } => vec![(*parent, name.clone())],
+            Place::Root | Place::Gone | Place::Replaced { .. } => Vec::new(),
+        };
+        let tag = Tag { ino: Some(ino), data: Some(data), touched, preserve: Vec::new() };
+        let (seq, position) = self.submit(&mut tree, op, tag, state.open)?;
+        let node = tree.get_mut(ino)?;
+        node.dirty = false;
+        node.pending = Some(seq);
+        state.dirty = false;
+        state.open = None;
+        state.sealed = Some(seq);
+        state.present = Extents::whole(state.size);
+        Ok(Some((seq, position)))
+    }
+
+    fn pending_of(&self, ino: Ino) -> Option<Seq> {
+        let tree = self.tree();
+        tree.get(ino).ok()?.pending.filter(|seq| tree.is_outstanding(Some(*seq)))
+    }
+
+    /// Seals every dirty file, open ones too: a snapshot of each as it is now.
+    pub(crate) async fn seal_all(&self) -> Result<()> {
+        let dirty: Vec<Ino> = self
+            .tree()
+            .nodes()
+            .filter(|(_, node)| node.dirty && node.place != Place::Gone)
+            .map(|(ino, _)| ino)
+            .collect();
+        for ino in dirty {
+            match self.seal(ino).await {
+                Ok(_) | Err(VolumeError::NotFound) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn sync_data(data: Arc<DataFile>) -> Result<()> {
+    tokio::task::spawn_blocking(move || data.file.sync_data()).await.map_err(std::io::Error::other)??;
+    Ok(())
+}

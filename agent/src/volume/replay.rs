@@ -1,0 +1,181 @@
+//! What an earlier process left in the journal becomes tree and queue again. Nothing else is special about a restart:
+//! the same write-back does the rest.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::Volume;
+use super::attr::{self, Attr, Time};
+use super::cache::DataId;
+use super::content::Content;
+use super::error::Result;
+use super::journal::{Base, Op, Seq, Unfinished};
+use super::tree::{Child, Dir, Ino, Kind, Node, Place, Remote, Tree};
+use super::writeback::Tag;
+
+/// The cache files that the journal still needs.
+pub(crate) fn needed(left: &BTreeMap<Seq, Unfinished>) -> HashSet<DataId> {
+    left.values().filter_map(|entry| entry.op.data()).collect()
+}
+
+impl Volume {
+    /// Applies what is left to do, in order. A file that was never closed goes up as it is.
+    pub(crate) fn replay(&self, left: BTreeMap<Seq, Unfinished>) -> Result<()> {
+        let mut tree = self.tree();
+        for (seq, entry) in left {
+            let tag = self.replay_one(&mut tree, seq, &entry.op)?;
+            self.requeue(&mut tree, seq, entry.op, tag);
+        }
+        Ok(())
+    }
+
+    fn replay_one(&self, tree: &mut Tree, seq: Seq, op: &Op) -> Result<Tag> {
+        match op {
+            Op::Put { path, data, attr, base, .. } => {
+                let data = match self.cache.reopen(*data) {
+                    Ok(data) => data,
+                    Err(error) => {
+                        tracing::error!(path, %error, "the cache file of an upload is gone");
+                        return Ok(Tag::default());
+                    }
+                };
+                let size = data.file.metadata()?.len();
+                let kind = Kind::File(Content::local(data.clone(), size, Some(seq), None));
+                let tag = self.replay_node(tree, seq, path, node(*attr, kind, size, base))?;
+                Ok(Tag { data: Some(data), ..tag })
+            }
+            Op::Symlink { path, target, attr, base, .. } => {
+                let kind = Kind::Symlink(Some(target.clone()));
+                self.replay_node(tree, seq, path, node(*attr, kind, target.len() as u64, base))
+            }
+            Op::Delete { path, .. } | Op::Rmdir { path } => {
+                let (parent, name) = self.parent_of_path(tree, path)?;
+                remove(tree, seq, parent, &name)?;
+                Ok(tag(None, vec![(parent, name)]))
+            }
+            Op::Rename { from, to, source, size, attr, .. } => {
+                let known = self.moved_node(from, source, *size, *attr);
+                self.replay_move(tree, seq, from, to, known)
+            }
+            Op::RenameDir { from, to } => {
+                let tag = self.replay_move(tree, seq, from, to, directory(self, Attr::new(0, 0, 0)))?;
+                self.mark_moved(tree, seq, from, tag)
+            }
+            Op::SetAttr { path, directory: true, attr, .. } | Op::Mkdir { path, attr, .. } => {
+                self.replay_directory(tree, seq, path, *attr, matches!(op, Op::Mkdir { .. }))
+            }
+            Op::SetAttr { path, base, size, attr, .. } => {
+                let (parent, name) = self.parent_of_path(tree, path)?;
+                let ino = match tree.child(parent, &name) {
+                    Some(ino) => ino,
+                    None => tree.insert(parent, &name, self.moved_node(path, base, *size, *attr))?,
+                };
+                let node = tree.get_mut(ino)?;
+                node.attr = *attr;
+                node.pending = Some(seq);
+                Ok(tag(Some(ino), vec![(parent, name)]))
+            }
+        }
+    }
+
+    fn replay_node(&self, tree: &mut Tree, seq: Seq, path: &str, mut node: Node) -> Result<Tag> {
+        let (parent, name) = self.parent_of_path(tree, path)?;
+        remove(tree, seq, parent, &name)?;
+        node.pending = Some(seq);
+        let ino = tree.insert(parent, &name, node)?;
+        Ok(tag(Some(ino), vec![(parent, name)]))
+    }
+
+    fn replay_directory(&self, tree: &mut Tree, seq: Seq, path: &str, attr: Attr, made: bool) -> Result<Tag> {
+        let ino = self.directory_at(tree, path)?;
+        let node = tree.get_mut(ino)?;
+        node.attr = attr;
+        node.pending = Some(seq);
+        node.dir_mut()?.marker = true;
+        if made {
+            node.dir_mut()?.opaque = Some(seq);
+        }
+        let (parent, name) = self.parent_of_path(tree, path)?;
+        Ok(tag(Some(ino), vec![(parent, name)]))
+    }
+
+    fn replay_move(&self, tree: &mut Tree, seq: Seq, from: &str, to: &str, unknown: Node) -> Result<Tag> {
+        let (from_parent, from_name) = self.parent_of_path(tree, from)?;
+        let (to_parent, to_name) = self.parent_of_path(tree, to)?;
+        let ino = match tree.child(from_parent, &from_name) {
+            Some(ino) => ino,
+            None => tree.insert(from_parent, &from_name, unknown)?,
+        };
+        remove(tree, seq, to_parent, &to_name)?;
+        tree.get_mut(ino)?.pending = Some(seq);
+        tree.begin(seq);
+        tree.detach(ino, Place::Gone, Some(Child::Gone(seq)));
+        tree.reattach(ino, to_parent, &to_name)?;
+        Ok(tag(Some(ino), vec![(from_parent, from_name), (to_parent, to_name)]))
+    }
+
+    fn mark_moved(&self, tree: &mut Tree, seq: Seq, from: &str, tag: Tag) -> Result<Tag> {
+        if let Some(ino) = tag.ino {
+            let dir = tree.get_mut(ino)?.dir_mut()?;
+            dir.opaque = Some(seq);
+            dir.moved_from.push((seq, from.to_owned()));
+        }
+        Ok(tag)
+    }
+
+    /// The inode of an object of which only the journal tells so far.
+    fn moved_node(&self, path: &str, version: &Base, size: u64, attr: Attr) -> Node {
+        let kind = match attr.kind() {
+            libc::S_IFLNK => Kind::Symlink(None),
+            _ => Kind::File(Content::remote(size)),
+        };
+        let mut node = node(attr, kind, size, version);
+        if let Base::Version(etag) = version {
+            let extra = attr::Extra::default();
+            let (path, etag) = (path.to_owned(), etag.clone());
+            node.remote = Some(Remote { path, etag, size, last_modified: None, extra, racy: true });
+        }
+        node
+    }
+
+    fn parent_of_path(&self, tree: &mut Tree, path: &str) -> Result<(Ino, String)> {
+        let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+        Ok((self.directory_at(tree, parent)?, name.to_owned()))
+    }
+
+    /// The directory at a path, made up where it is not known: S3 will be asked about it when somebody looks.
+    fn directory_at(&self, tree: &mut Tree, path: &str) -> Result<Ino> {
+        let mut at = Ino::ROOT;
+        for name in path.split('/').filter(|name| !name.is_empty()) {
+            at = match tree.child(at, name) {
+                Some(ino) => ino,
+                None => tree.insert(at, name, directory(self, attr::implicit_directory(self.owner(), Time::now())))?,
+            };
+        }
+        Ok(at)
+    }
+}
+
+fn directory(volume: &Volume, attr: Attr) -> Node {
+    let attr = if attr.mode == 0 { attr::implicit_directory(volume.owner(), Time::now()) } else { attr };
+    Node::new(attr, Kind::Dir(Dir::default()), Place::Gone)
+}
+
+fn node(attr: Attr, kind: Kind, size: u64, base: &Base) -> Node {
+    let mut node = Node::new(attr, kind, Place::Gone);
+    node.size = size;
+    node.base = base.clone();
+    node
+}
+
+fn tag(ino: Option<Ino>, touched: Vec<(Ino, String)>) -> Tag {
+    Tag { ino, touched, ..Tag::default() }
+}
+
+/// Takes whatever has the name off it; until the operation is done, the name is not there.
+fn remove(tree: &mut Tree, seq: Seq, parent: Ino, name: &str) -> Result<()> {
+    if let Some(ino) = tree.child(parent, name) {
+        tree.detach(ino, Place::Gone, None);
+    }
+    tree.get_mut(parent)?.dir_mut()?.children.insert(name.to_owned(), Child::Gone(seq));
+    Ok(())
+}

@@ -1,0 +1,477 @@
+//! Inodes and names: what this node knows of the volume, and what it has changed in it.
+//!
+//! The tree never does I/O. Local changes are applied to it at once, under one lock, together with their journal record;
+//! what S3 says is merged in by [`adopt`], and never over a local change that S3 does not have yet.
+//!
+//! A name that is not in S3 any more by our own doing is [`Child::Gone`] until the operation is done. A directory that
+//! was made or moved is *opaque* until its operation starts: until then, what S3 has under its path belongs to somebody
+//! who was there before. A moved directory also has *sources*: the prefixes where its content still may be.
+
+pub(crate) mod adopt;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::attr::{Attr, Extra};
+use super::content::Content;
+use super::error::{Result, VolumeError};
+use super::journal::{Base, Seq};
+use super::store::Etag;
+
+/// An inode number. Never used twice in the life of a mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ino(pub u64);
+
+impl Ino {
+    /// The root of the volume.
+    pub const ROOT: Self = Self(1);
+}
+
+impl std::fmt::Display for Ino {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// When S3 was asked, and in which epoch.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stamp {
+    at: Instant,
+    epoch: u64,
+}
+
+/// The object behind an inode.
+#[derive(Debug, Clone)]
+pub(crate) struct Remote {
+    /// Its path; not the inode's own path while a move is on its way.
+    pub(crate) path: String,
+    /// The version that the inode shows.
+    pub(crate) etag: Etag,
+    pub(crate) size: u64,
+    /// None after our own upload, whose answer does not tell.
+    pub(crate) last_modified: Option<SystemTime>,
+    /// Headers that are not attributes.
+    pub(crate) extra: Extra,
+    /// It was so young when we looked that a change within the same second would not show in a listing.
+    pub(crate) racy: bool,
+}
+
+#[derive(Debug)]
+pub(crate) enum Kind {
+    Dir(Dir),
+    File(Arc<Content>),
+    /// The target, once known.
+    Symlink(Option<String>),
+    /// A FIFO, socket or device that another tool stored.
+    Special,
+}
+
+/// Where an inode is in the tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    Root,
+    At {
+        parent: Ino,
+        name: String,
+    },
+    /// Unlinked here.
+    Gone,
+    /// Somebody else replaced or removed the object that had this name.
+    Replaced {
+        parent: Ino,
+        name: String,
+    },
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Listed {
+    File { path: String, etag: Etag, size: u64, last_modified: SystemTime },
+    Dir { path: String },
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Child {
+    Node(Ino),
+    /// Removed here; S3 may have it until the operation is done.
+    Gone(Seq),
+    /// S3 does not have it.
+    Absent(Stamp),
+    /// In a listing, and not looked at.
+    Listed(Listed),
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Dir {
+    pub(crate) children: BTreeMap<String, Child>,
+    /// When the children were all that S3 has.
+    pub(crate) listed: Option<Stamp>,
+    /// Whether it has a marker object, or will have.
+    pub(crate) marker: bool,
+    /// Not this directory's in S3 until this operation starts.
+    pub(crate) opaque: Option<Seq>,
+    /// Prefixes where its content may still be until the operation is done.
+    pub(crate) moved_from: Vec<(Seq, String)>,
+    /// The clock of the last local change or commit of a name.
+    pub(crate) recent: HashMap<String, u64>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) attr: Attr,
+    pub(crate) size: u64,
+    pub(crate) kind: Kind,
+    pub(crate) place: Place,
+    /// References the kernel holds.
+    pub(crate) lookups: u64,
+    /// Open handles.
+    pub(crate) opens: u32,
+    pub(crate) checked: Option<Stamp>,
+    /// The last operation on it.
+    pub(crate) pending: Option<Seq>,
+    /// Has bytes that are in no operation yet.
+    pub(crate) dirty: bool,
+    /// What the next upload replaces.
+    pub(crate) base: Base,
+    pub(crate) remote: Option<Remote>,
+    /// A write-back that failed for good and was not reported yet.
+    pub(crate) error: Option<String>,
+}
+
+impl Node {
+    pub(crate) fn new(attr: Attr, kind: Kind, place: Place) -> Self {
+        Self {
+            attr,
+            size: 0,
+            kind,
+            place,
+            lookups: 0,
+            opens: 0,
+            checked: None,
+            pending: None,
+            dirty: false,
+            base: Base::Absent,
+            remote: None,
+            error: None,
+        }
+    }
+
+    pub(crate) fn dir(&self) -> Result<&Dir> {
+        match &self.kind {
+            Kind::Dir(dir) => Ok(dir),
+            Kind::File(_) | Kind::Symlink(_) | Kind::Special => Err(VolumeError::NotDirectory),
+        }
+    }
+
+    pub(crate) fn dir_mut(&mut self) -> Result<&mut Dir> {
+        match &mut self.kind {
+            Kind::Dir(dir) => Ok(dir),
+            Kind::File(_) | Kind::Symlink(_) | Kind::Special => Err(VolumeError::NotDirectory),
+        }
+    }
+
+    pub(crate) fn content(&self) -> Result<Arc<Content>> {
+        match &self.kind {
+            Kind::File(content) => Ok(content.clone()),
+            Kind::Dir(_) => Err(VolumeError::IsDirectory),
+            Kind::Symlink(_) | Kind::Special => Err(VolumeError::Invalid("not a regular file")),
+        }
+    }
+
+    pub(crate) fn is_dir(&self) -> bool {
+        matches!(self.kind, Kind::Dir(_))
+    }
+
+    /// The headers to keep over a change.
+    pub(crate) fn extra(&self) -> Extra {
+        self.remote.as_ref().map(|remote| remote.extra.clone()).unwrap_or_default()
+    }
+}
+
+/// What the tree knows about a name.
+#[derive(Debug)]
+pub(crate) enum Known {
+    Node(Ino),
+    Absent,
+    Ask(Question),
+}
+
+/// What to ask S3 about a name.
+#[derive(Debug)]
+pub(crate) struct Question {
+    /// Where it may be, the likeliest last; a move copies before it deletes, so the order loses nothing.
+    pub(crate) paths: Vec<String>,
+    /// When it was asked: local changes after this win.
+    pub(crate) clock: u64,
+    /// What it was, as far as known.
+    pub(crate) hint: Hint,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hint {
+    File,
+    Unknown,
+}
+
+/// Everything known.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    nodes: HashMap<Ino, Node>,
+    next: u64,
+    /// Counts local changes and commits.
+    clock: u64,
+    epoch: u64,
+    ttl: Duration,
+    /// Operations that are not done, and whether they have started.
+    outstanding: HashMap<Seq, bool>,
+}
+
+impl Tree {
+    /// A tree of a root alone. `ttl`: how long an answer of S3 is trusted.
+    pub(crate) fn new(root: Attr, ttl: Duration) -> Self {
+        let dir = Dir { marker: true, ..Dir::default() };
+        let nodes = HashMap::from([(Ino::ROOT, Node::new(root, Kind::Dir(dir), Place::Root))]);
+        Self { nodes, next: Ino::ROOT.0 + 1, clock: 0, epoch: 0, ttl, outstanding: HashMap::new() }
+    }
+
+    pub(crate) fn get(&self, ino: Ino) -> Result<&Node> {
+        self.nodes.get(&ino).ok_or(VolumeError::NotFound)
+    }
+
+    pub(crate) fn get_mut(&mut self, ino: Ino) -> Result<&mut Node> {
+        self.nodes.get_mut(&ino).ok_or(VolumeError::NotFound)
+    }
+
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = (Ino, &Node)> {
+        self.nodes.iter().map(|(ino, node)| (*ino, node))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Now, in this epoch.
+    pub(crate) fn stamp(&self) -> Stamp {
+        Stamp { at: Instant::now(), epoch: self.epoch }
+    }
+
+    pub(crate) fn is_fresh(&self, stamp: Option<Stamp>) -> bool {
+        stamp.is_some_and(|stamp| stamp.epoch == self.epoch && stamp.at.elapsed() < self.ttl)
+    }
+
+    /// Nothing that S3 said before this is trusted any more.
+    pub(crate) fn raise_epoch(&mut self) {
+        self.epoch += 1;
+    }
+
+    pub(crate) fn clock(&self) -> u64 {
+        self.clock
+    }
+
+    /// The path of an inode that has a name, the root's is empty.
+    pub(crate) fn path(&self, ino: Ino) -> Option<String> {
+        let mut names = Vec::new();
+        let mut at = ino;
+        loop {
+            match &self.nodes.get(&at)?.place {
+                Place::Root => break,
+                Place::At { parent, name } => {
+                    names.push(name.as_str());
+                    at = *parent;
+                }
+                Place::Gone | Place::Replaced { .. } => return None,
+            }
+        }
+        names.reverse();
+        Some(names.join("/"))
+    }
+
+    /// The path that an upload of this inode goes to: its own, or the name somebody else took (and it will lose).
+    pub(crate) fn upload_path(&self, ino: Ino) -> Option<String> {
+        match &self.nodes.get(&ino)?.place {
+            Place::Replaced { parent, name } => Some(join(&self.path(*parent)?, name)),
+            Place::Root | Place::At { .. } | Place::Gone => self.path(ino),
+        }
+    }
+
+    /// An operation is acknowledged.
+    pub(crate) fn begin(&mut self, seq: Seq) {
+        self.outstanding.insert(seq, false);
+    }
+
+    /// An operation runs.
+    pub(crate) fn started(&mut self, seq: Seq) {
+        self.outstanding.insert(seq, true);
+    }
+
+    /// An operation is done, failed, or replaced by a later one.
+    pub(crate) fn end(&mut self, seq: Seq) {
+        self.outstanding.remove(&seq);
+    }
+
+    pub(crate) fn is_outstanding(&self, seq: Option<Seq>) -> bool {
+        seq.is_some_and(|seq| self.outstanding.contains_key(&seq))
+    }
+
+    /// Whether the inode's state is ours to say: S3 does not have it yet.
+    pub(crate) fn is_local(&self, node: &Node) -> bool {
+        node.dirty || self.is_outstanding(node.pending) || node.error.is_some()
+    }
+
+    /// Marks a name as changed here, now.
+    pub(crate) fn touch(&mut self, parent: Ino, name: &str) {
+        self.clock += 1;
+        let clock = self.clock;
+        if let Ok(dir) = self.get_mut(parent).and_then(Node::dir_mut) {
+            dir.recent.insert(name.to_owned(), clock);
+        }
+    }
+
+    /// What is known about a name without asking.
+    pub(crate) fn knows(&self, parent: Ino, name: &str) -> Result<Known> {
+        let dir = self.get(parent)?.dir()?;
+        let hint = match dir.children.get(name) {
+            Some(Child::Node(ino)) => {
+                let node = self.get(*ino)?;
+                if self.is_local(node) || self.is_fresh(node.checked) {
+                    return Ok(Known::Node(*ino));
+                }
+                if node.is_dir() { Hint::Unknown } else { Hint::File }
+            }
+            Some(Child::Gone(seq)) if self.is_outstanding(Some(*seq)) => return Ok(Known::Absent),
+            Some(Child::Absent(stamp)) if self.is_fresh(Some(*stamp)) => return Ok(Known::Absent),
+            Some(Child::Listed(Listed::File { .. })) => Hint::File,
+            Some(Child::Gone(_) | Child::Absent(_) | Child::Listed(Listed::Dir { .. })) => Hint::Unknown,
+            None if self.is_fresh(dir.listed) => return Ok(Known::Absent),
+            None => Hint::Unknown,
+        };
+        let paths: Vec<String> = self.places(parent).iter().map(|place| join(place, name)).collect();
+        Ok(if paths.is_empty() { Known::Absent } else { Known::Ask(Question { paths, clock: self.clock, hint }) })
+    }
+
+    /// Where a directory's content may be beside its own path, and until when.
+    pub(crate) fn sources(&self, dir: Ino) -> Vec<(Seq, String)> {
+        let (mut sources, mut suffix, mut at) = (Vec::new(), String::new(), dir);
+        while let Ok(node) = self.get(at) {
+            if let Ok(dir) = node.dir() {
+                let live = dir.moved_from.iter().filter(|(seq, _)| self.is_outstanding(Some(*seq)));
+                sources.extend(live.map(|(seq, from)| (*seq, join(from, &suffix))));
+            }
+            let Place::At { parent, name } = &node.place else { break };
+            suffix = join(name, &suffix);
+            at = *parent;
+        }
+        sources
+    }
+
+    /// The prefixes under which S3 may have the content of a directory: sources first, its own path last. None for a
+    /// directory that is only ours so far, or gone.
+    pub(crate) fn places(&self, dir: Ino) -> Vec<String> {
+        let Some(path) = self.path(dir) else { return Vec::new() };
+        let sources = self.sources(dir).into_iter().map(|(_, from)| from);
+        let own = (!self.is_opaque(dir)).then_some(path);
+        sources.chain(own).collect()
+    }
+
+    /// Whether what S3 has under the directory's path is not (yet) the directory's.
+    fn is_opaque(&self, dir: Ino) -> bool {
+        let mut at = dir;
+        while let Ok(node) = self.get(at) {
+            let waiting = |seq| self.outstanding.get(&seq) == Some(&false);
+            if node.dir().is_ok_and(|dir| dir.opaque.is_some_and(waiting)) {
+                return true;
+            }
+            let Place::At { parent, .. } = &node.place else { return false };
+            at = *parent;
+        }
+        false
+    }
+
+    /// Puts a new inode under a name.
+    pub(crate) fn insert(&mut self, parent: Ino, name: &str, mut node: Node) -> Result<Ino> {
+        let ino = Ino(self.next);
+        node.place = Place::At { parent, name: name.to_owned() };
+        self.get_mut(parent)?.dir_mut()?.children.insert(name.to_owned(), Child::Node(ino));
+        self.next += 1;
+        self.nodes.insert(ino, node);
+        Ok(ino)
+    }
+
+    /// The inode under a name, as far as it is there.
+    pub(crate) fn child(&self, parent: Ino, name: &str) -> Option<Ino> {
+        match self.get(parent).ok()?.dir().ok()?.children.get(name) {
+            Some(Child::Node(ino)) => Some(*ino),
+            Some(Child::Gone(_) | Child::Absent(_) | Child::Listed(_)) | None => None,
+        }
+    }
+
+    /// Takes the inode off its name; what is left there is `rest`.
+    pub(crate) fn detach(&mut self, ino: Ino, place: Place, rest: Option<Child>) {
+        let Some(Place::At { parent, name }) = self.nodes.get(&ino).map(|node| node.place.clone()) else { return };
+        if let Ok(dir) = self.get_mut(parent).and_then(Node::dir_mut) {
+            match rest {
+                Some(child) => dir.children.insert(name, child),
+                None => dir.children.remove(&name),
+            };
+        }
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.place = place;
+        }
+        self.drop_if_unused(ino);
+    }
+
+    /// Gives the inode another name.
+    pub(crate) fn reattach(&mut self, ino: Ino, parent: Ino, name: &str) -> Result<()> {
+        self.get_mut(parent)?.dir_mut()?.children.insert(name.to_owned(), Child::Node(ino));
+        self.get_mut(ino)?.place = Place::At { parent, name: name.to_owned() };
+        Ok(())
+    }
+
+    /// Forgets an inode that has no name, no handle, no reference and no operation.
+    pub(crate) fn drop_if_unused(&mut self, ino: Ino) {
+        let Some(node) = self.nodes.get(&ino) else { return };
+        let named = matches!(node.place, Place::Root | Place::At { .. });
+        if !named && node.lookups == 0 && node.opens == 0 && !self.is_outstanding(node.pending) {
+            self.nodes.remove(&ino);
+        }
+    }
+
+    /// Forgets a clean inode that only has a name: it can be asked for again.
+    pub(crate) fn evict(&mut self, ino: Ino) {
+        let Some(node) = self.nodes.get(&ino) else { return };
+        let used = node.lookups > 0 || node.opens > 0 || node.is_dir() || self.is_local(node);
+        if !used {
+            self.detach(ino, Place::Gone, None);
+        }
+    }
+
+    /// Whether anything below a directory is ours to say.
+    pub(crate) fn has_local_below(&self, dir: Ino) -> bool {
+        let Ok(dir) = self.get(dir).and_then(Node::dir) else { return false };
+        dir.children.values().any(|child| match child {
+            Child::Node(ino) => self.get(*ino).is_ok_and(|node| {
+                node.opens > 0 || self.is_local(node) || (node.is_dir() && self.has_local_below(*ino))
+            }),
+            Child::Gone(_) | Child::Absent(_) | Child::Listed(_) => false,
+        })
+    }
+
+    /// The names a directory has now, as far as known. Complete right after a listing was merged.
+    pub(crate) fn names(&self, dir: Ino) -> Result<Vec<String>> {
+        let dir = self.get(dir)?.dir()?;
+        let there = dir.children.iter().filter(|(_, child)| matches!(child, Child::Node(_) | Child::Listed(_)));
+        Ok(there.map(|(name, _)| name.clone()).collect())
+    }
+}
+
+/// `parent/name`, where either may be empty.
+pub(crate) fn join(parent: &str, name: &str) -> String {
+    match (parent, name) {
+        ("", name) => name.to_owned(),
+        (parent, "") => parent.to_owned(),
+        (parent, name) => format!("{parent}/{name}"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

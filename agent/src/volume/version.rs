@@ -1,0 +1,208 @@
+//! Versions: what S3 has under a name, whether it is still what an inode shows, and who won a race.
+//!
+//! Every question has a limit: after [`PATIENCE`] without an answer the caller gets an error, or, for a name that is
+//! known, what was known.
+
+pub(crate) mod conflict;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use super::Volume;
+use super::error::{Result, VolumeError};
+use super::store::{ObjectInfo, ObjectKey, Page, StoreError};
+use super::tree::adopt::Found;
+use super::tree::{Hint, Ino, Known, Listed, Question, Tree, join};
+
+/// How long a program waits for S3 in one operation.
+const PATIENCE: Duration = Duration::from_secs(25);
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(3);
+/// S3's limit.
+const PAGE: u16 = 1000;
+
+/// Repeats a call that may be repeated until it answers or [`PATIENCE`] is over.
+pub(crate) async fn patiently<T, F>(mut call: impl FnMut() -> F) -> Result<T>
+where
+    F: Future<Output = std::result::Result<T, StoreError>>,
+{
+    let deadline = Instant::now() + PATIENCE;
+    let mut backoff = FIRST_BACKOFF;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match tokio::time::timeout(left, call()).await {
+            Err(_) => return Err(VolumeError::TimedOut),
+            Ok(Err(StoreError::Transient(_, _))) if Instant::now() + backoff < deadline => {
+                tokio::time::sleep(backoff).await;
+                backoff = (backoff * 2).min(LONGEST_BACKOFF);
+            }
+            Ok(result) => return Ok(result?),
+        }
+    }
+}
+
+/// "There is none" as a value.
+pub(crate) fn optional<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(VolumeError::Store(StoreError::NotFound(_))) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The key of a directory's marker, or the prefix of everything in it.
+pub(crate) fn directory_key(path: &str) -> String {
+    if path.is_empty() { String::new() } else { format!("{path}/") }
+}
+
+impl Volume {
+    /// The inode that a name has now; [`VolumeError::NotFound`] when there is none.
+    ///
+    /// When S3 is away, what was known of the name before is served.
+    pub(crate) async fn resolve(&self, parent: Ino, name: &str) -> Result<Ino> {
+        let known = self.tree().knows(parent, name)?;
+        let question = match known {
+            Known::Node(ino) => return Ok(ino),
+            Known::Absent => return Err(VolumeError::NotFound),
+            Known::Ask(question) => question,
+        };
+        match self.ask(&question).await {
+            Ok(found) => {
+                self.tree().adopt(parent, name, &question, found, self.options.owner)?.ok_or(VolumeError::NotFound)
+            }
+            Err(error) => self.unverified(parent, name, error),
+        }
+    }
+
+    fn unverified(&self, parent: Ino, name: &str, error: VolumeError) -> Result<Ino> {
+        let away = matches!(error, VolumeError::TimedOut | VolumeError::Store(StoreError::Transient(_, _)));
+        match self.tree().child(parent, name) {
+            Some(ino) if away => {
+                tracing::warn!(%ino, %error, "s3 is away, serving an unverified version");
+                Ok(ino)
+            }
+            Some(_) | None => Err(error),
+        }
+    }
+
+    /// Asks where a name may be, in the order that loses nothing to a move on its way; the last answer is the best.
+    async fn ask(&self, question: &Question) -> Result<Option<Found>> {
+        let mut best = None;
+        for path in &question.paths {
+            if let Some(found) = self.ask_path(path, question.hint).await? {
+                best = Some(found);
+            }
+        }
+        Ok(best)
+    }
+
+    async fn ask_path(&self, path: &str, hint: Hint) -> Result<Option<Found>> {
+        if hint == Hint::File {
+            if let Some(info) = self.head(path).await? {
+                return Ok(Some(Found::File { path: path.to_owned(), info }));
+            }
+            return self.ask_directory(path).await;
+        }
+        let (file, directory) = tokio::join!(self.head(path), self.ask_directory(path));
+        if let Some(directory) = directory? {
+            return Ok(Some(directory));
+        }
+        Ok(file?.map(|info| Found::File { path: path.to_owned(), info }))
+    }
+
+    /// A directory is there when any key is below it; the marker, when it exists, comes first.
+    async fn ask_directory(&self, path: &str) -> Result<Option<Found>> {
+        let prefix = directory_key(path);
+        let page = patiently(|| self.store.list(&prefix, None, None, 1)).await?;
+        let Some(first) = page.objects.first() else { return Ok(None) };
+        let marker = if first.key.as_str() == prefix { self.head(&prefix).await? } else { None };
+        Ok(Some(Found::Dir { marker }))
+    }
+
+    pub(crate) async fn head(&self, key: &str) -> Result<Option<ObjectInfo>> {
+        let key = ObjectKey::new(key);
+        optional(patiently(|| self.store.head(&key)).await)
+    }
+
+    /// Brings what is known of an inode up to date; [`VolumeError::Stale`] when its name has another version now.
+    pub(crate) async fn revalidate(&self, ino: Ino) -> Result<()> {
+        let (parent, name) = {
+            let tree = self.tree();
+            let node = tree.get(ino)?;
+            match &node.place {
+                super::tree::Place::At { parent, name } if !tree.is_local(node) && !tree.is_fresh(node.checked) => {
+                    (*parent, name.clone())
+                }
+                super::tree::Place::At { .. } | super::tree::Place::Root | super::tree::Place::Gone => return Ok(()),
+                super::tree::Place::Replaced { .. } => return Err(VolumeError::Stale),
+            }
+        };
+        match self.resolve(parent, &name).await {
+            Ok(now) if now == ino => Ok(()),
+            Ok(_) | Err(VolumeError::NotFound) => Err(VolumeError::Stale),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Brings the names of a directory up to date; `force` asks S3 even when they are fresh.
+    pub(crate) async fn list(&self, dir: Ino, force: bool) -> Result<()> {
+        let (places, clock) = {
+            let tree = self.tree();
+            let node = tree.get(dir)?;
+            if !force && tree.is_fresh(node.dir()?.listed) {
+                return Ok(());
+            }
+            (tree.places(dir), tree.clock())
+        };
+        let mut entries = BTreeMap::new();
+        for place in &places {
+            self.list_place(place, &mut entries).await?;
+        }
+        let mut tree = self.tree();
+        merge(&mut tree, dir, &entries, clock)
+    }
+
+    async fn list_place(&self, place: &str, entries: &mut BTreeMap<String, Listed>) -> Result<()> {
+        let prefix = directory_key(place);
+        let mut token = None;
+        loop {
+            let page = patiently(|| self.store.list(&prefix, Some('/'), token.as_deref(), PAGE)).await?;
+            collect(&page, place, &prefix, entries);
+            match page.next {
+                Some(next) => token = Some(next),
+                None => return Ok(()),
+            }
+        }
+    }
+}
+
+fn merge(tree: &mut Tree, dir: Ino, entries: &BTreeMap<String, Listed>, clock: u64) -> Result<()> {
+    tree.adopt_listing(dir, entries, clock)
+}
+
+/// The names in a page. A directory hides a file of the same name; names that no path can have are left out.
+fn collect(page: &Page, place: &str, prefix: &str, entries: &mut BTreeMap<String, Listed>) {
+    for object in &page.objects {
+        let Some(name) = object.key.as_str().strip_prefix(prefix).filter(|name| is_name(name)) else { continue };
+        let listed = Listed::File {
+            path: join(place, name),
+            etag: object.etag.clone(),
+            size: object.size,
+            last_modified: object.last_modified,
+        };
+        entries.insert(name.to_owned(), listed);
+    }
+    for sub in &page.prefixes {
+        let name = sub.strip_prefix(prefix).and_then(|name| name.strip_suffix('/'));
+        if let Some(name) = name.filter(|name| is_name(name)) {
+            entries.insert(name.to_owned(), Listed::Dir { path: join(place, name) });
+        }
+    }
+}
+
+/// s3fs leaves files that were deleted while open under a name of its own; they are not shown.
+fn is_name(name: &str) -> bool {
+    let legal = !name.is_empty() && name != "." && name != ".." && name.len() <= 255 && !name.contains(['/', '\0']);
+    legal && !name.starts_with(".fuse_hidden")
+}

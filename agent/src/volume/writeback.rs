@@ -1,0 +1,350 @@
+//! Brings what the journal holds to S3, in the order that [`pending`] allows, many operations side by side.
+//!
+//! Owns the queue and what becomes of each operation. A transient failure is tried again as long as the volume lives,
+//! with growing pauses; access denied for a while, since credentials are renewed; anything else fails for good: the data
+//! goes to lost+found, the file reports it at the next fsync or close, and status shows it.
+
+mod finish;
+mod object;
+pub(crate) mod pending;
+mod put;
+mod rename;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use rand::Rng;
+use tokio::sync::{Notify, Semaphore};
+
+use self::finish::Performed;
+use self::pending::Pending;
+use super::Volume;
+use super::cache::DataFile;
+use super::error::{Result, VolumeError};
+use super::journal::{Base, Op, Position, Record, Seq};
+use super::store::StoreError;
+use super::tree::{Ino, Tree};
+
+/// Operations at a time.
+const PARALLEL: usize = 16;
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(15);
+/// How long "access denied" is taken for credentials that are being renewed.
+const DENIED_PATIENCE: Duration = Duration::from_secs(300);
+/// How long somebody who waits for S3 bears an operation that keeps failing.
+pub(crate) const FAILING_PATIENCE: Duration = Duration::from_secs(25);
+const POLL: Duration = Duration::from_millis(500);
+
+/// What an operation's end is told to.
+#[derive(Debug, Default)]
+pub(crate) struct Tag {
+    /// The inode it is about.
+    pub(crate) ino: Option<Ino>,
+    /// The cache file it reads.
+    pub(crate) data: Option<Arc<DataFile>>,
+    /// Names it changes.
+    pub(crate) touched: Vec<(Ino, String)>,
+    /// Open inodes whose object it destroys: their bytes are fetched first.
+    pub(crate) preserve: Vec<Ino>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    pending: Pending<Tag>,
+    last: u64,
+    /// `Open` records in the journal.
+    open: HashSet<Seq>,
+    /// Since when an operation has been failing.
+    failing: HashMap<Seq, Instant>,
+    /// The operation that does the work of a replaced one.
+    replaced: HashMap<Seq, Seq>,
+}
+
+impl Table {
+    fn next_seq(&mut self) -> Seq {
+        self.last += 1;
+        Seq(self.last)
+    }
+
+    /// The operation that does what `seq` was to do.
+    fn current(&self, mut seq: Seq) -> Seq {
+        while let Some(later) = self.replaced.get(&seq) {
+            seq = *later;
+        }
+        seq
+    }
+
+    /// Drops what is remembered of operations that `seq` replaced.
+    fn forget(&mut self, seq: Seq) {
+        self.failing.remove(&seq);
+        let mut ended = vec![seq];
+        while let Some(end) = ended.pop() {
+            ended.extend(self.replaced.iter().filter(|(_, later)| **later == end).map(|(old, _)| *old));
+            self.replaced.retain(|_, later| *later != end);
+        }
+    }
+}
+
+/// The queue of one volume.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    table: Mutex<Table>,
+    changed: Notify,
+}
+
+impl Queue {
+    /// Bytes in queued uploads.
+    pub(crate) fn unsent_bytes(&self) -> u64 {
+        let table = self.table.lock();
+        let lengths = table.pending.iter().filter_map(|(_, _, tag)| tag.data.as_ref()?.file.metadata().ok());
+        lengths.map(|metadata| metadata.len()).sum()
+    }
+
+    /// Operations that are not done.
+    pub(crate) fn unsent(&self) -> usize {
+        self.table.lock().pending.iter().count()
+    }
+
+    /// Whether an operation on `path` is not done.
+    pub(crate) fn has(&self, path: &str) -> bool {
+        self.table.lock().pending.has(path)
+    }
+
+    /// The operations that are not done now and whose path `concerns`.
+    pub(crate) fn outstanding(&self, concerns: impl Fn(&str) -> bool) -> Vec<Seq> {
+        let table = self.table.lock();
+        let concerned = table.pending.iter().filter(|(_, op, _)| op.paths().into_iter().any(&concerns));
+        concerned.map(|(seq, _, _)| seq).collect()
+    }
+}
+
+impl Volume {
+    /// Acknowledges an operation: it is in the journal (not yet synced) and in the queue. `open`: the journal's `Open` of
+    /// the same file, which it replaces. A queued upload of the same file that has not started is replaced too.
+    pub(crate) fn submit(&self, tree: &mut Tree, op: Op, tag: Tag, open: Option<Seq>) -> Result<(Seq, Position)> {
+        if self.closing.is_cancelled() {
+            return Err(VolumeError::Closing);
+        }
+        let mut table = self.queue.table.lock();
+        let (op, replaced) = chain(&table.pending, op);
+        let seq = table.next_seq();
+        let supersedes = open.into_iter().chain(replaced).collect();
+        let position = self.journal.append(&Record::Begin { seq, op: op.clone(), supersedes })?;
+        if let Some(old) = replaced {
+            table.pending.remove(old, &Vec::new());
+            table.failing.remove(&old);
+            table.replaced.insert(old, seq);
+            tree.end(old);
+        }
+        open.map(|open| table.open.remove(&open));
+        tag.touched.iter().for_each(|(parent, name)| tree.touch(*parent, name));
+        table.pending.add(seq, op, tag);
+        tree.begin(seq);
+        drop(table);
+        self.queue.changed.notify_waiters();
+        Ok((seq, position))
+    }
+
+    /// Notes in the journal that a file is being written, before its first byte is acknowledged.
+    pub(crate) fn note_open(&self, op: Op, replaces: Option<Seq>) -> Result<Seq> {
+        if self.closing.is_cancelled() {
+            return Err(VolumeError::Closing);
+        }
+        let mut table = self.queue.table.lock();
+        let seq = table.next_seq();
+        self.journal.append(&Record::Open { seq, op, supersedes: replaces.into_iter().collect() })?;
+        replaces.map(|old| table.open.remove(&old));
+        table.open.insert(seq);
+        Ok(seq)
+    }
+
+    /// Notes that a file that was being written is not wanted any more.
+    pub(crate) fn drop_open(&self, open: Seq) -> Result<()> {
+        let mut table = self.queue.table.lock();
+        if table.open.remove(&open) {
+            self.journal.append(&Record::Done { seq: open, outcome: Vec::new() })?;
+        }
+        Ok(())
+    }
+
+    /// Changes the attributes that a queued upload or an open file's record will write. False when it is too late.
+    pub(crate) fn amend(&self, seq: Seq, attr: super::attr::Attr) -> Result<Option<Position>> {
+        let mut table = self.queue.table.lock();
+        if !table.open.contains(&seq) && !table.pending.amend(seq, attr) {
+            return Ok(None);
+        }
+        Ok(Some(self.journal.append(&Record::Amend { seq, attr })?))
+    }
+
+    /// Puts an operation that an earlier process left into the queue again. Only before the mount.
+    pub(crate) fn requeue(&self, tree: &mut Tree, seq: Seq, op: Op, tag: Tag) {
+        let mut table = self.queue.table.lock();
+        table.last = table.last.max(seq.0);
+        table.pending.add(seq, op, tag);
+        tree.begin(seq);
+    }
+
+    /// Starts operations as they may run, until the volume closes.
+    pub(crate) async fn write_back(self: Arc<Self>) {
+        let slots = Arc::new(Semaphore::new(PARALLEL));
+        while let Ok(slot) = slots.clone().acquire_owned().await {
+            let Some((seq, op)) = self.next_operation().await else { return };
+            let volume = self.clone();
+            tokio::spawn(async move {
+                let work = volume.carry_out(seq, &op);
+                tokio::select! {
+                    () = work => {}
+                    () = volume.closing.cancelled() => {}
+                }
+                drop(slot);
+            });
+        }
+    }
+
+    async fn next_operation(&self) -> Option<(Seq, Op)> {
+        loop {
+            let changed = self.queue.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if self.closing.is_cancelled() {
+                return None;
+            }
+            if let Some(next) = self.start_next() {
+                return Some(next);
+            }
+            tokio::select! {
+                () = changed => {}
+                () = self.closing.cancelled() => return None,
+            }
+        }
+    }
+
+    fn start_next(&self) -> Option<(Seq, Op)> {
+        let mut tree = self.tree();
+        let (seq, op) = self.queue.table.lock().pending.start_next()?;
+        tree.started(seq);
+        Some((seq, op))
+    }
+
+    async fn carry_out(&self, seq: Seq, op: &Op) {
+        let mut backoff = FIRST_BACKOFF;
+        loop {
+            let error = match self.perform(seq, op).await {
+                Ok(performed) => return self.finish(seq, performed),
+                Err(error) => error,
+            };
+            if !self.may_retry(seq, &error) {
+                return self.give_up(seq, &error.to_string());
+            }
+            tracing::info!(%seq, path = op.subject(), %error, "write-back failed, trying again");
+            let jitter = backoff.mul_f64(rand::thread_rng().gen_range(0.0..0.5));
+            tokio::time::sleep(backoff + jitter).await;
+            backoff = (backoff * 2).min(LONGEST_BACKOFF);
+        }
+    }
+
+    fn may_retry(&self, seq: Seq, error: &StoreError) -> bool {
+        let since = *self.queue.table.lock().failing.entry(seq).or_insert_with(Instant::now);
+        match error {
+            StoreError::Transient(_, _) => true,
+            StoreError::Denied(_, _) => since.elapsed() < DENIED_PATIENCE,
+            StoreError::NotFound(_) | StoreError::Conflict(_) | StoreError::Refused(_, _) | StoreError::Local(_) => {
+                false
+            }
+        }
+    }
+
+    async fn perform(&self, seq: Seq, op: &Op) -> std::result::Result<Performed, StoreError> {
+        self.preserve(seq).await;
+        match op {
+            Op::Put { path, attr, extra, base, write, .. } => {
+                let source = put::Source::Data(self.data_of(seq)?);
+                self.put_file(&put::Upload { path, attr, extra, base, write: *write, source }).await
+            }
+            Op::Symlink { path, target, attr, base, write } => {
+                let source = put::Source::Target(target);
+                let extra = &super::attr::Extra::default();
+                self.put_file(&put::Upload { path, attr, extra, base, write: *write, source }).await
+            }
+            Op::Delete { path, base } => self.delete_object(path, base).await,
+            Op::Rename { from, to, source, base, size, attr, extra, write } => {
+                let copy = rename::Copy { from, to, source, base, size: *size, attr, extra, write: *write };
+                self.rename_object(&copy).await
+            }
+            Op::RenameDir { from, to } => self.rename_directory(from, to).await,
+            Op::SetAttr { path, directory: true, attr, extra, write, .. } => {
+                self.put_marker(path, attr, extra, *write).await
+            }
+            Op::SetAttr { path, directory: false, size, attr, extra, base, write } => {
+                self.set_attributes(&object::Change { path, size: *size, attr, extra, base, write: *write }).await
+            }
+            Op::Mkdir { path, attr, write } => self.make_marker(path, attr, *write).await,
+            Op::Rmdir { path } => self.remove_marker(path).await,
+        }
+    }
+
+    fn data_of(&self, seq: Seq) -> std::result::Result<Arc<DataFile>, StoreError> {
+        let table = self.queue.table.lock();
+        let data = table.pending.get(seq).and_then(|(_, tag)| tag.data.clone());
+        data.ok_or_else(|| StoreError::Local("the cache file is gone".to_owned()))
+    }
+
+    /// Fetches what open files still need of the objects that are about to go. Bytes that cannot be had are missing then.
+    async fn preserve(&self, seq: Seq) {
+        let inos = {
+            let table = self.queue.table.lock();
+            table.pending.get(seq).map(|(_, tag)| tag.preserve.clone()).unwrap_or_default()
+        };
+        for ino in inos {
+            let content = self.tree().get(ino).ok().filter(|node| node.opens > 0).and_then(|node| node.content().ok());
+            let Some(content) = content else { continue };
+            if let Err(error) = self.ensure_all(ino, &content).await {
+                tracing::warn!(%ino, %error, "an open file that was deleted cannot be read any more");
+            }
+        }
+    }
+
+    /// Returns when an operation is not outstanding any more; an error when it has been failing for `patience`.
+    pub(crate) async fn wait_for(&self, seq: Seq, patience: Duration) -> Result<()> {
+        loop {
+            let changed = self.queue.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            {
+                let table = self.queue.table.lock();
+                let seq = table.current(seq);
+                if !table.pending.contains(seq) {
+                    return Ok(());
+                }
+                if table.failing.get(&seq).is_some_and(|since| since.elapsed() > patience) {
+                    return Err(VolumeError::TimedOut);
+                }
+            }
+            if self.closing.is_cancelled() {
+                return Err(VolumeError::Closing);
+            }
+            tokio::select! {
+                () = changed => {}
+                () = tokio::time::sleep(POLL) => {}
+            }
+        }
+    }
+}
+
+/// Lets an upload or a deletion take the place of a queued upload of the same path, or wait for what is on its way.
+fn chain(pending: &Pending<Tag>, mut op: Op) -> (Op, Option<Seq>) {
+    if let Op::Put { path, .. } | Op::Delete { path, .. } = &op {
+        let path = path.clone();
+        if let Some((old, Op::Put { base, .. })) = pending.replaceable(&path) {
+            op.set_base(&path, base);
+            return (op, Some(old));
+        }
+    }
+    let busy: Vec<String> = op.paths().into_iter().filter(|path| pending.has(path)).map(str::to_owned).collect();
+    for path in busy {
+        op.set_base(&path, &Base::Unknown);
+    }
+    (op, None)
+}

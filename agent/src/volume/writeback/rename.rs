@@ -1,0 +1,184 @@
+//! Moves: S3 has no rename, so it is a copy on the server and a deletion, for a directory of every key below it.
+//!
+//! Every step may be repeated: what was copied already is recognized by the id of the write, or by its ETag.
+
+use futures::{StreamExt, TryStreamExt};
+use uuid::Uuid;
+
+use super::finish::{Effect, Performed, Uploaded};
+use crate::volume::Volume;
+use crate::volume::attr::{self, Attr, Extra};
+use crate::volume::journal::{Base, Outcome};
+use crate::volume::store::{Condition, Etag, Headers, ListedObject, ObjectInfo, ObjectKey, StoreError};
+use crate::volume::version::conflict::{self, Resolution};
+use crate::volume::version::directory_key;
+
+/// Keys of a directory moved at a time.
+const PARALLEL: usize = 16;
+const PAGE: u16 = 1000;
+
+type Result<T> = std::result::Result<T, StoreError>;
+
+/// One object to be moved.
+#[derive(Debug)]
+pub(super) struct Copy<'a> {
+    pub(super) from: &'a str,
+    pub(super) to: &'a str,
+    pub(super) source: &'a Base,
+    pub(super) base: &'a Base,
+    pub(super) size: u64,
+    pub(super) attr: &'a Attr,
+    pub(super) extra: &'a Extra,
+    pub(super) write: Uuid,
+}
+
+impl Volume {
+    pub(super) async fn rename_object(&self, copy: &Copy<'_>) -> Result<Performed> {
+        let content_type = match copy.attr.kind() {
+            libc::S_IFREG => attr::content_type(copy.to),
+            _ => attr::UNKNOWN_TYPE,
+        };
+        let headers = attr::to_headers(copy.attr, copy.extra, content_type, copy.write);
+        let Some((path, etag)) = self.copy_object(copy, &headers).await? else {
+            tracing::warn!(from = copy.from, to = copy.to, "somebody else deleted the file that was to be renamed");
+            return Ok(Performed::new(unknown(copy), Effect::None));
+        };
+        if let Some(source) = self.source_version(copy).await? {
+            match self.delete_version(copy.from, &source).await {
+                Ok(()) | Err(StoreError::Conflict(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let lost = path != copy.to;
+        let done = Uploaded { path, etag, size: copy.size, extra: Extra::from(&headers) };
+        if lost {
+            return Ok(Performed::new(unknown(copy), Effect::Lost(done)));
+        }
+        let outcome = vec![(copy.from.to_owned(), Base::Absent), (copy.to.to_owned(), done.base())];
+        Ok(Performed::new(outcome, Effect::Uploaded(done)))
+    }
+
+    /// The version under the old name that is to go: the one that was copied, not what somebody else put there since.
+    async fn source_version(&self, copy: &Copy<'_>) -> Result<Option<Etag>> {
+        match copy.source {
+            Base::Absent => Ok(None),
+            Base::Version(etag) => Ok(Some(etag.clone())),
+            Base::Unknown => Ok(self.look(copy.from).await?.map(|info| info.etag)),
+        }
+    }
+
+    /// Copies to the new name, or to a conflict name when somebody else has changed the new one. None: there is no
+    /// source, and no trace of an earlier attempt of this very copy.
+    async fn copy_object(&self, copy: &Copy<'_>, headers: &Headers) -> Result<Option<(String, Etag)>> {
+        let target = self.look(copy.to).await?;
+        if let Some(done) = target.as_ref().filter(|info| attr::write_id(&info.headers) == Some(copy.write)) {
+            return Ok(Some((copy.to.to_owned(), done.etag.clone())));
+        }
+        let Some(source) = self.look(copy.from).await? else { return Ok(None) };
+        let (condition, _) = self.condition(copy.to, copy.base).await?;
+        if let Some(etag) = self.copy_conditionally(copy, &source.etag, copy.to, headers, &condition).await? {
+            return Ok(Some((copy.to.to_owned(), etag)));
+        }
+        let name = conflict::copy_name(copy.to, &self.options.node_name, copy.attr.ctime);
+        let etag = self.copy_conditionally(copy, &source.etag, &name, headers, &Condition::Absent).await?;
+        let etag = etag.ok_or_else(|| StoreError::Refused(name.clone(), "the conflict name is taken".to_owned()))?;
+        tracing::warn!(to = copy.to, copy = name, "somebody else changed the target of a rename first");
+        Ok(Some((name, etag)))
+    }
+
+    async fn copy_conditionally(
+        &self,
+        copy: &Copy<'_>,
+        source: &Etag,
+        to: &str,
+        headers: &Headers,
+        condition: &Condition,
+    ) -> Result<Option<Etag>> {
+        match self.store.copy(&ObjectKey::new(copy.from), source, &ObjectKey::new(to), headers, condition).await {
+            Ok(etag) => Ok(Some(etag)),
+            Err(StoreError::Conflict(_) | StoreError::NotFound(_)) => {
+                match conflict::resolve(condition, copy.write, self.look(to).await?.as_ref()) {
+                    Resolution::Ours(etag) => Ok(Some(etag)),
+                    Resolution::Lost => Ok(None),
+                    Resolution::Again => {
+                        Err(StoreError::Transient(to.to_owned(), "source or target is busy".to_owned()))
+                    }
+                }
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Moves every key below a directory, its marker too.
+    pub(super) async fn rename_directory(&self, from: &str, to: &str) -> Result<Performed> {
+        let prefix = directory_key(from);
+        let mut outcome = Outcome::new();
+        let interesting = self.queue.touched_below(to);
+        loop {
+            let page = self.store.list(&prefix, None, None, PAGE).await?;
+            if page.objects.is_empty() {
+                return Ok(Performed::new(outcome, Effect::Moved { from: from.to_owned(), to: to.to_owned() }));
+            }
+            let moved: Vec<(String, Etag)> = futures::stream::iter(page.objects)
+                .map(|object| self.move_key(object, &prefix, to))
+                .buffer_unordered(PARALLEL)
+                .try_collect()
+                .await?;
+            let known = moved.into_iter().filter(|(path, _)| interesting.contains(path));
+            outcome.extend(known.map(|(path, etag)| (path, Base::Version(etag))));
+        }
+    }
+
+    async fn move_key(&self, object: ListedObject, prefix: &str, to: &str) -> Result<(String, Etag)> {
+        let rest = object.key.as_str().strip_prefix(prefix).unwrap_or_default();
+        let target = format!("{}{rest}", directory_key(to));
+        let etag = match self.look(object.key.as_str()).await? {
+            Some(source) => {
+                let etag = self.copy_key(&object.key, &source, &target).await?;
+                self.delete_version(object.key.as_str(), &source.etag).await.or_else(ignore_conflict)?;
+                etag
+            }
+            None => object.etag.clone(),
+        };
+        Ok((target, etag))
+    }
+
+    /// Copies one key. A marker replaces a marker; a file that somebody else made at the new place is left alone, and
+    /// ours gets a conflict name.
+    async fn copy_key(&self, from: &ObjectKey, source: &ObjectInfo, target: &str) -> Result<Etag> {
+        let marker = target.ends_with('/');
+        let condition = if marker { Condition::Always } else { Condition::Absent };
+        let key = ObjectKey::new(target);
+        match self.store.copy(from, &source.etag, &key, &source.headers, &condition).await {
+            Ok(etag) => Ok(etag),
+            Err(StoreError::Conflict(_) | StoreError::NotFound(_)) => match self.look(target).await? {
+                Some(there) if same_object(&there, source) => Ok(there.etag),
+                Some(_) => {
+                    let time = attr::Time::from(source.last_modified);
+                    let name = ObjectKey::new(conflict::copy_name(target, &self.options.node_name, time));
+                    tracing::warn!(target, copy = %name, "somebody else has a file where a directory was moved to");
+                    self.store.copy(from, &source.etag, &name, &source.headers, &Condition::Always).await
+                }
+                None => Err(StoreError::Transient(target.to_owned(), "source or target is busy".to_owned())),
+            },
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Whether `there` is a copy of `source`: the same bytes (a copy in one step keeps the ETag), or the same write.
+fn same_object(there: &ObjectInfo, source: &ObjectInfo) -> bool {
+    let same_write = attr::write_id(&there.headers).is_some_and(|id| attr::write_id(&source.headers) == Some(id));
+    there.size == source.size && (same_write || there.etag == source.etag)
+}
+
+fn ignore_conflict(error: StoreError) -> Result<()> {
+    match error {
+        StoreError::Conflict(_) => Ok(()),
+        error => Err(error),
+    }
+}
+
+fn unknown(copy: &Copy<'_>) -> Outcome {
+    vec![(copy.from.to_owned(), Base::Unknown), (copy.to.to_owned(), Base::Unknown)]
+}

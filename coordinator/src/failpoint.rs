@@ -1,0 +1,25 @@
+//! Test aids: `EC2MPI_FAILPOINT=NAME` makes the coordinator kill itself with SIGKILL when it gets to a named place.
+//! Tests of recovery use it to die exactly where dying is worst; nothing else looks at it.
+
+use std::sync::OnceLock;
+
+/// A launch is written down and not yet asked for.
+pub const LAUNCH_BEFORE_CALL: &str = "launch-before-call";
+
+/// A launch was answered and the answer is not yet stored.
+pub const LAUNCH_AFTER_CALL: &str = "launch-after-call";
+
+/// Half of a cluster's nodes (rounded up) have joined.
+pub const JOIN_HALF: &str = "join-half";
+
+const VARIABLE: &str = "EC2MPI_FAILPOINT";
+
+/// Dies here when this is the place that the environment names.
+pub(crate) fn hit(name: &'static str) {
+    static CHOSEN: OnceLock<Option<String>> = OnceLock::new();
+    let chosen = CHOSEN.get_or_init(|| std::env::var(VARIABLE).ok());
+    if chosen.as_deref() == Some(name) {
+        tracing::warn!(failpoint = name, "killing myself, as told");
+        let _ = nix::sys::signal::kill(nix::unistd::getpid(), nix::sys::signal::Signal::SIGKILL);
+    }
+}

@@ -1,0 +1,108 @@
+//! A machine of the local cloud, seen from the host.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::host::{self, Process};
+use crate::site::Site;
+use crate::wait::{seconds, until};
+
+/// One running machine.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    pub instance: String,
+    /// The network namespace that has its name.
+    pub namespace: String,
+    /// The process that is 1 inside.
+    pub init: i32,
+}
+
+impl Machine {
+    /// The machine of an instance, found by its network namespace, without asking the cloud.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[track_caller]
+    pub fn find(site: &Site, instance: &str) -> Self {
+        let bridge = site.bridge().expect("a cloud has a bridge");
+        let ending = format!("-{instance}");
+        let prefix = format!("e2m-{}-", bridge.trim_start_matches("e2m"));
+        let namespace = host::namespaces(&prefix).into_iter().find(|name| name.ends_with(&ending));
+        let namespace = namespace.unwrap_or_else(|| panic!("no namespace {prefix}*{ending}"));
+        let init = init_of(&namespace).unwrap_or_else(|| panic!("no process 1 in {namespace}"));
+        Self { instance: instance.to_owned(), namespace, init }
+    }
+
+    /// The machine of a cluster's node, by what `status --json` says.
+    #[track_caller]
+    pub fn of_node(site: &Site, status: &serde_json::Value, index: usize) -> Self {
+        let instance = status["nodes"][index]["instance_id"].as_str().expect("a node has an instance");
+        Self::find(site, instance)
+    }
+
+    /// Its root directory, from the host.
+    pub fn root(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root", self.init))
+    }
+
+    /// A file on it, as bytes.
+    ///
+    /// # Panics
+    /// When it cannot be read.
+    #[track_caller]
+    pub fn read(&self, path: &str) -> Vec<u8> {
+        let place = self.root().join(path.trim_start_matches('/'));
+        fs::read(&place).unwrap_or_else(|error| panic!("{path} on {}: {error}", self.instance))
+    }
+
+    /// What runs on it.
+    pub fn processes(&self) -> Vec<Process> {
+        host::in_pid_namespace_of(self.init)
+    }
+
+    /// The process of an agent's verb, as soon as there is one: `run` is the agent, `mount` the volume.
+    ///
+    /// # Panics
+    /// When there is none within 20 seconds.
+    #[track_caller]
+    pub fn agent(&self, verb: &str) -> i32 {
+        until(seconds(20), &format!("ec2mpi-agent {verb} on {}", self.instance), || {
+            self.processes().into_iter().find(|process| process.is("ec2mpi-agent", verb)).map(|process| process.pid)
+        })
+    }
+
+    /// Kills the process of an agent's verb, and waits until another has taken its place.
+    #[track_caller]
+    pub fn kill_agent(&self, verb: &str) {
+        let old = self.agent(verb);
+        kill(Pid::from_raw(old), Signal::SIGKILL).expect("a running process can be killed");
+        until(seconds(30), &format!("ec2mpi-agent {verb} runs again on {}", self.instance), || {
+            (self.agent(verb) != old).then_some(())
+        });
+    }
+
+    /// A command in its network namespace alone (its address, the host's files).
+    pub fn on_its_network(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/proc/{}/ns/net", self.init)).arg("--").arg(program);
+        command
+    }
+}
+
+/// The process of the namespace that is 1 in its own pid namespace.
+fn init_of(namespace: &str) -> Option<i32> {
+    let output = Command::new("ip").args(["netns", "pids", namespace]).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    text.split_whitespace().filter_map(|pid| pid.parse().ok()).find(|pid| is_init(*pid))
+}
+
+fn is_init(pid: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let Some(line) = status.lines().find_map(|line| line.strip_prefix("NSpid:")) else { return false };
+    let numbers: Vec<&str> = line.split_whitespace().collect();
+    numbers.len() > 1 && numbers.last() == Some(&"1")
+}
