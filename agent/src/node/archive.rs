@@ -12,7 +12,8 @@ pub fn pack(path: &Path, to: impl Write) -> anyhow::Result<()> {
     let meta = path.symlink_metadata().with_context(|| format!("cannot read {}", path.display()))?;
     let mut archive = tar::Builder::new(to);
     archive.follow_symlinks(false);
-    let packed = if meta.is_dir() { archive.append_dir_all(name, path) } else { archive.append_path_with_name(path, name) };
+    let packed =
+        if meta.is_dir() { archive.append_dir_all(name, path) } else { archive.append_path_with_name(path, name) };
     packed.with_context(|| format!("cannot copy {}", path.display()))?;
     archive.into_inner()?.flush().context("cannot send the copy")
 }

@@ -145,8 +145,7 @@ fn membership(answer: v1::JoinResponse) -> anyhow::Result<Membership> {
     })
 }
 
-/// A peer or this node, checked.
-pub(super) fn identity(node: v1::NodeIdentity) -> anyhow::Result<Identity> {
+fn identity(node: v1::NodeIdentity) -> anyhow::Result<Identity> {
     Ok(Identity {
         cluster: node.cluster.parse()?,
         cluster_id: node.cluster_id.parse()?,

@@ -20,9 +20,8 @@ pub fn with_environment(uid: u32, assignment: &str) -> Vec<i32> {
 
 /// The process whose standard input is the file with this device and inode number.
 pub fn with_stdin(dev: u64, ino: u64) -> Option<i32> {
-    pids().find(|pid| {
-        fs::metadata(format!("/proc/{pid}/fd/0")).is_ok_and(|meta| meta.dev() == dev && meta.ino() == ino)
-    })
+    pids()
+        .find(|pid| fs::metadata(format!("/proc/{pid}/fd/0")).is_ok_and(|meta| meta.dev() == dev && meta.ino() == ino))
 }
 
 fn pids() -> impl Iterator<Item = i32> {

@@ -72,7 +72,8 @@ pub fn install(paths: &Paths, member: &Membership) -> anyhow::Result<()> {
 }
 
 fn check(config: &Path) -> anyhow::Result<()> {
-    let output = Command::new(SSHD).arg("-t").arg("-f").arg(config).output().with_context(|| format!("cannot run {SSHD}"))?;
+    let output =
+        Command::new(SSHD).arg("-t").arg("-f").arg(config).output().with_context(|| format!("cannot run {SSHD}"))?;
     if !output.status.success() {
         bail!("sshd refuses its configuration: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
@@ -132,7 +133,12 @@ fn write_user_files(paths: &Paths, member: &Membership) -> anyhow::Result<()> {
     own_dir(&dir, 0o700, user.id)?;
     let private = std::fs::read(paths.user_key())?;
     durable::overwrite_for(&dir.join("id_ed25519"), 0o600, owner, &private)?;
-    durable::overwrite_for(&dir.join("id_ed25519-cert.pub"), 0o644, owner, line(&member.ssh.user_certificate).as_bytes())?;
+    durable::overwrite_for(
+        &dir.join("id_ed25519-cert.pub"),
+        0o644,
+        owner,
+        line(&member.ssh.user_certificate).as_bytes(),
+    )?;
     let include = format!("Include {}\n", paths.ssh_dir().join("ssh_config").display());
     let config = dir.join("config");
     if !config.exists() {

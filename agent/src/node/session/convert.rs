@@ -6,11 +6,11 @@ use ec2mpi_proto::v1::{self, agent_message, command, process_output, volume_stat
 
 use crate::node::command::{Command, ending_signal};
 use crate::node::exec::StartProcess;
+use crate::node::facts;
 use crate::node::hosts::Peer;
 use crate::node::output::{Followed, Stream};
 use crate::node::paths::Paths;
 use crate::node::spool::ProcessId;
-use crate::node::{facts, join};
 use crate::volume::control;
 
 /// The longest drain that may be asked for.
@@ -41,11 +41,11 @@ pub(super) fn command(command: command::Command) -> Result<Command, String> {
 
 fn peers(peers: Vec<v1::NodeIdentity>) -> Result<Vec<Peer>, String> {
     let peer = |node: v1::NodeIdentity| {
-        let node = join::identity(node).map_err(|error| format!("peer: {error:#}"))?;
         if node.host_name.is_empty() || !node.host_name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
             return Err(format!("{:?} is not a host name", node.host_name));
         }
-        Ok(Peer { host_name: node.host_name, address: node.address })
+        let address = node.address.parse().map_err(|_| format!("peer {}: no address", node.host_name))?;
+        Ok(Peer { host_name: node.host_name, address })
     };
     peers.into_iter().map(peer).collect()
 }
