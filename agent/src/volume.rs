@@ -8,6 +8,7 @@
 //! three are never held across an await.
 
 pub mod attr;
+pub(crate) mod breaker;
 pub mod cache;
 pub(crate) mod content;
 pub mod control;
@@ -34,6 +35,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio_util::sync::CancellationToken;
 
 use self::attr::{Attr, Owner};
+use self::breaker::Breaker;
 use self::cache::Cache;
 use self::control::Failure;
 use self::handle::Handles;
@@ -92,6 +94,8 @@ pub(crate) struct Volume {
     pub(crate) queue: Queue,
     pub(crate) handles: Handles,
     pub(crate) limits: Limits,
+    /// Whether S3 is away.
+    pub(crate) breaker: Breaker,
     /// What could not be uploaded since the mount.
     pub(crate) failures: Mutex<Vec<Failure>>,
     /// Conflict copies made since the mount.
@@ -124,6 +128,7 @@ impl Volume {
             queue: Queue::default(),
             handles: Handles::new(options.bounds.handles),
             limits: Limits::new(options.bounds),
+            breaker: Breaker::default(),
             failures: Mutex::default(),
             conflicts: AtomicU64::new(0),
             closing: CancellationToken::new(),

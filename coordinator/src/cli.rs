@@ -115,7 +115,10 @@ fn perform(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let settings = Settings::resolve(&arguments.global)?;
     match arguments.verb {
         // Before any thread is started: the keeper of a machine forks.
-        Verb::Cloud(cloud) => ec2mpi_local_cloud::run(cloud, &settings.cloud_dir),
+        Verb::Cloud(cloud) => {
+            crate::telemetry::init();
+            ec2mpi_local_cloud::run(cloud, &settings.cloud_dir)
+        }
         Verb::Serve(serve) => block_on(crate::serve::run(settings, serve))?.map(|()| ExitCode::SUCCESS),
         verb => {
             let code = block_on(ask(&Coordinator::new(settings), verb))?;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ec2mpi_proto::id::{InstanceId, JobId};
+use ec2mpi_proto::id::{ClusterId, ClusterName, InstanceId, JobId};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -47,6 +47,8 @@ pub enum Direction {
 /// A node as its peers see it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Peer {
+    pub cluster: ClusterName,
+    pub cluster_id: ClusterId,
     pub index: u32,
     pub host_name: String,
     pub instance: InstanceId,

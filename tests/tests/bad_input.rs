@@ -133,7 +133,7 @@ fn a_second_cloud_or_coordinator_in_one_directory_is_refused() {
     assert!(stranger::instances(&site).is_empty(), "and answers");
 
     site.run(&["list"]).ok();
-    site.run(&["serve"]).refused(&[1], &["already"]);
+    site.run(&["serve"]).refused(&[1], &["another coordinator"]);
     site.run(&["list"]).ok();
 }
 

@@ -14,7 +14,6 @@ use super::content::{Content, Window};
 use super::error::{Result, VolumeError};
 use super::store::{Etag, ObjectKey, StoreError};
 use super::tree::Ino;
-use super::version::patiently;
 
 /// One ranged GET.
 const PIECE: u64 = 4 << 20;
@@ -90,7 +89,7 @@ impl Volume {
                 break;
             }
             let key = ObjectKey::new(path.as_str());
-            match patiently(|| self.store.get_range(&key, &etag, piece.clone())).await {
+            match self.breaker.patiently(|| self.store.get_range(&key, &etag, piece.clone())).await {
                 Ok(bytes) if bytes.len() as u64 == piece.end - piece.start => {
                     data.file.write_all_at(&bytes, piece.start)?;
                     return Ok(piece);

@@ -20,6 +20,7 @@ use super::Volume;
 use super::attr::Time;
 use super::error::{Result, VolumeError};
 use super::ops::attributes::Change;
+use super::ops::namespace::IfThere;
 use super::ops::rename::End;
 use super::ops::{Caller, Stat, parse_name};
 use super::tree::Ino;
@@ -183,15 +184,14 @@ impl Filesystem for Adapter {
         atime: Option<TimeOrNow>,
         mtime: Option<TimeOrNow>,
         _ctime: Option<SystemTime>,
-        fh: Option<FileHandle>,
+        _fh: Option<FileHandle>,
         _crtime: Option<SystemTime>,
         _chgtime: Option<SystemTime>,
         _bkuptime: Option<SystemTime>,
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let change =
-            Change { mode, uid, gid, size, atime: atime.map(time), mtime: mtime.map(time), by_handle: fh.is_some() };
+        let change = Change { mode, uid, gid, size, atime: atime.map(time), mtime: mtime.map(time) };
         self.run(span!("setattr", req, ino), |volume| async move {
             match volume.set_attributes_of(Ino(ino.0), change).await {
                 Ok(stat) => reply.attr(&volume.kernel_ttl(), &file_attr(&stat)),
@@ -310,9 +310,9 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let (name, caller, exclusive) = (owned(name), caller(req), flags & libc::O_EXCL != 0);
+        let (name, caller, there) = (owned(name), caller(req), IfThere::by_flags(flags));
         self.run(span!("create", req, parent), |volume| async move {
-            let result = async { volume.create(Ino(parent.0), &name?, mode, caller, exclusive).await };
+            let result = async { volume.create(Ino(parent.0), &name?, mode, caller, there).await };
             match result.await {
                 Ok(made) => {
                     let (ttl, attr) = (volume.kernel_ttl(), file_attr(&made.stat));

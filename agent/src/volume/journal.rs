@@ -328,10 +328,17 @@ impl Journal {
         self.syncer.sync(position).await
     }
 
-    /// Drops everything from the file when nothing is left to do and it has grown. The caller guarantees that no
-    /// operation is unfinished.
-    pub fn reset_if_grown(&self) -> io::Result<()> {
-        self.file.lock().reset_if_grown()
+    /// Whether it is worth compacting: it has grown since it was last rewritten.
+    pub fn is_long(&self) -> bool {
+        self.file.lock().is_long()
+    }
+
+    /// Replaces the file, durably, by one of just what is left to do. The caller keeps others from appending.
+    pub fn compact(&self, left: &BTreeMap<Seq, Unfinished>) -> io::Result<()> {
+        let mut file = self.file.lock();
+        file.replace(left.iter().map(|(seq, entry)| as_record(*seq, entry)))?;
+        self.syncer.replace(file.handle()?);
+        Ok(())
     }
 }
 
@@ -343,7 +350,7 @@ fn as_record(seq: Seq, entry: &Unfinished) -> Record {
     }
 }
 
-/// How much of the journal there was after an append, over all resets.
+/// How much of the journal there was after an append, over all rewritings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Position(pub(crate) u64);
 

@@ -91,7 +91,7 @@ impl Volume {
             if used <= target {
                 break;
             }
-            if drop_clean(&content).await {
+            if self.drop_clean(&content).await {
                 used -= bytes;
             }
         }
@@ -113,6 +113,18 @@ impl Volume {
         evictable
     }
 
+    /// Whether the data could be dropped: not while somebody fetches, and never what S3 does not have.
+    async fn drop_clean(&self, content: &Content) -> bool {
+        let Ok(_fetching) = content.fetching.try_lock() else { return false };
+        let mut state = content.state.write().await;
+        if state.dirty || self.tree().is_outstanding(state.sealed) {
+            return false;
+        }
+        state.data = None;
+        state.present = super::cache::extents::Extents::default();
+        true
+    }
+
     /// Forgets an inode the kernel does not hold any more when there are too many.
     pub(crate) fn after_forget(&self, ino: Ino) {
         let mut tree = self.tree();
@@ -123,16 +135,4 @@ impl Volume {
             tree.evict(ino);
         }
     }
-}
-
-/// Whether the data could be dropped: not while somebody fetches, and never what S3 does not have.
-async fn drop_clean(content: &Content) -> bool {
-    let Ok(_fetching) = content.fetching.try_lock() else { return false };
-    let mut state = content.state.write().await;
-    if state.dirty {
-        return false;
-    }
-    state.data = None;
-    state.present = super::cache::extents::Extents::default();
-    true
 }

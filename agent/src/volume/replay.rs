@@ -9,7 +9,7 @@ use super::cache::DataId;
 use super::content::Content;
 use super::error::Result;
 use super::journal::{Base, Op, Seq, Unfinished};
-use super::tree::{Child, Dir, Ino, Kind, Node, Place, Remote, Tree};
+use super::tree::{Child, Dir, Ino, Kind, Node, Opaque, Place, Remote, Tree};
 use super::writeback::Tag;
 
 /// The cache files that the journal still needs.
@@ -41,7 +41,7 @@ impl Volume {
                 let size = data.file.metadata()?.len();
                 let kind = Kind::File(Content::local(data.clone(), size, Some(seq), None));
                 let tag = self.replay_node(tree, seq, path, node(*attr, kind, size, base))?;
-                Ok(Tag { data: Some(data), ..tag })
+                Ok(Tag { data: Some(data), bytes: size, ..tag })
             }
             Op::Symlink { path, target, attr, base, .. } => {
                 let kind = Kind::Symlink(Some(target.clone()));
@@ -92,7 +92,7 @@ impl Volume {
         node.pending = Some(seq);
         node.dir_mut()?.marker = true;
         if made {
-            node.dir_mut()?.opaque = Some(seq);
+            node.dir_mut()?.opaque = Some(Opaque::UntilDone(seq));
         }
         let (parent, name) = self.parent_of_path(tree, path)?;
         Ok(tag(Some(ino), vec![(parent, name)]))
@@ -116,7 +116,7 @@ impl Volume {
     fn mark_moved(&self, tree: &mut Tree, seq: Seq, from: &str, tag: Tag) -> Result<Tag> {
         if let Some(ino) = tag.ino {
             let dir = tree.get_mut(ino)?.dir_mut()?;
-            dir.opaque = Some(seq);
+            dir.opaque = Some(Opaque::UntilStarted(seq));
             dir.moved_from.push((seq, from.to_owned()));
         }
         Ok(tag)

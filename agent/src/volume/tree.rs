@@ -4,28 +4,33 @@
 //! what S3 says is merged in by [`adopt`], and never over a local change that S3 does not have yet.
 //!
 //! A name that is not in S3 any more by our own doing is [`Child::Gone`] until the operation is done. A directory that
-//! was made or moved is *opaque* until its operation starts: until then, what S3 has under its path belongs to somebody
-//! who was there before. A moved directory also has *sources*: the prefixes where its content still may be.
+//! was made or moved is *opaque* for a while: what S3 has under its path belongs to somebody who was there before. A
+//! moved directory also has *sources*: the prefixes where its content still may be.
 
 pub(crate) mod adopt;
+mod node;
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
-use super::attr::{Attr, Extra};
-use super::content::Content;
+use self::node::Changed;
+pub(crate) use self::node::{Child, Dir, Kind, Listed, Node, Opaque, Place, Remote};
+use super::attr::Attr;
 use super::error::{Result, VolumeError};
-use super::journal::{Base, Seq};
-use super::store::Etag;
+use super::journal::Seq;
+
+/// Longer than a question to S3 can be on its way.
+const RECENT: Duration = Duration::from_secs(120);
+/// What is remembered of names without inode is swept at every so many changes.
+const SWEEP: u64 = 512;
 
 /// An inode number. Never used twice in the life of a mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ino(pub u64);
+pub(crate) struct Ino(pub(crate) u64);
 
 impl Ino {
     /// The root of the volume.
-    pub const ROOT: Self = Self(1);
+    pub(crate) const ROOT: Self = Self(1);
 }
 
 impl std::fmt::Display for Ino {
@@ -41,153 +46,6 @@ pub(crate) struct Stamp {
     epoch: u64,
 }
 
-/// The object behind an inode.
-#[derive(Debug, Clone)]
-pub(crate) struct Remote {
-    /// Its path; not the inode's own path while a move is on its way.
-    pub(crate) path: String,
-    /// The version that the inode shows.
-    pub(crate) etag: Etag,
-    pub(crate) size: u64,
-    /// None after our own upload, whose answer does not tell.
-    pub(crate) last_modified: Option<SystemTime>,
-    /// Headers that are not attributes.
-    pub(crate) extra: Extra,
-    /// It was so young when we looked that a change within the same second would not show in a listing.
-    pub(crate) racy: bool,
-}
-
-#[derive(Debug)]
-pub(crate) enum Kind {
-    Dir(Dir),
-    File(Arc<Content>),
-    /// The target, once known.
-    Symlink(Option<String>),
-    /// A FIFO, socket or device that another tool stored.
-    Special,
-}
-
-/// Where an inode is in the tree.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Place {
-    Root,
-    At {
-        parent: Ino,
-        name: String,
-    },
-    /// Unlinked here.
-    Gone,
-    /// Somebody else replaced or removed the object that had this name.
-    Replaced {
-        parent: Ino,
-        name: String,
-    },
-}
-
-#[derive(Debug, Clone)]
-pub(crate) enum Listed {
-    File { path: String, etag: Etag, size: u64, last_modified: SystemTime },
-    Dir { path: String },
-}
-
-#[derive(Debug, Clone)]
-pub(crate) enum Child {
-    Node(Ino),
-    /// Removed here; S3 may have it until the operation is done.
-    Gone(Seq),
-    /// S3 does not have it.
-    Absent(Stamp),
-    /// In a listing, and not looked at.
-    Listed(Listed),
-}
-
-#[derive(Debug, Default)]
-pub(crate) struct Dir {
-    pub(crate) children: BTreeMap<String, Child>,
-    /// When the children were all that S3 has.
-    pub(crate) listed: Option<Stamp>,
-    /// Whether it has a marker object, or will have.
-    pub(crate) marker: bool,
-    /// Not this directory's in S3 until this operation starts.
-    pub(crate) opaque: Option<Seq>,
-    /// Prefixes where its content may still be until the operation is done.
-    pub(crate) moved_from: Vec<(Seq, String)>,
-    /// The clock of the last local change or commit of a name.
-    pub(crate) recent: HashMap<String, u64>,
-}
-
-#[derive(Debug)]
-pub(crate) struct Node {
-    pub(crate) attr: Attr,
-    pub(crate) size: u64,
-    pub(crate) kind: Kind,
-    pub(crate) place: Place,
-    /// References the kernel holds.
-    pub(crate) lookups: u64,
-    /// Open handles.
-    pub(crate) opens: u32,
-    pub(crate) checked: Option<Stamp>,
-    /// The last operation on it.
-    pub(crate) pending: Option<Seq>,
-    /// Has bytes that are in no operation yet.
-    pub(crate) dirty: bool,
-    /// What the next upload replaces.
-    pub(crate) base: Base,
-    pub(crate) remote: Option<Remote>,
-    /// A write-back that failed for good and was not reported yet.
-    pub(crate) error: Option<String>,
-}
-
-impl Node {
-    pub(crate) fn new(attr: Attr, kind: Kind, place: Place) -> Self {
-        Self {
-            attr,
-            size: 0,
-            kind,
-            place,
-            lookups: 0,
-            opens: 0,
-            checked: None,
-            pending: None,
-            dirty: false,
-            base: Base::Absent,
-            remote: None,
-            error: None,
-        }
-    }
-
-    pub(crate) fn dir(&self) -> Result<&Dir> {
-        match &self.kind {
-            Kind::Dir(dir) => Ok(dir),
-            Kind::File(_) | Kind::Symlink(_) | Kind::Special => Err(VolumeError::NotDirectory),
-        }
-    }
-
-    pub(crate) fn dir_mut(&mut self) -> Result<&mut Dir> {
-        match &mut self.kind {
-            Kind::Dir(dir) => Ok(dir),
-            Kind::File(_) | Kind::Symlink(_) | Kind::Special => Err(VolumeError::NotDirectory),
-        }
-    }
-
-    pub(crate) fn content(&self) -> Result<Arc<Content>> {
-        match &self.kind {
-            Kind::File(content) => Ok(content.clone()),
-            Kind::Dir(_) => Err(VolumeError::IsDirectory),
-            Kind::Symlink(_) | Kind::Special => Err(VolumeError::Invalid("not a regular file")),
-        }
-    }
-
-    pub(crate) fn is_dir(&self) -> bool {
-        matches!(self.kind, Kind::Dir(_))
-    }
-
-    /// The headers to keep over a change.
-    pub(crate) fn extra(&self) -> Extra {
-        self.remote.as_ref().map(|remote| remote.extra.clone()).unwrap_or_default()
-    }
-}
-
 /// What the tree knows about a name.
 #[derive(Debug)]
 pub(crate) enum Known {
@@ -201,10 +59,25 @@ pub(crate) enum Known {
 pub(crate) struct Question {
     /// Where it may be, the likeliest last; a move copies before it deletes, so the order loses nothing.
     pub(crate) paths: Vec<String>,
-    /// When it was asked: local changes after this win.
-    pub(crate) clock: u64,
+    /// When it was asked: local changes after this win, and an epoch raised after this ends the trust in the answer.
+    pub(crate) asked: Asked,
     /// What it was, as far as known.
     pub(crate) hint: Hint,
+}
+
+/// When S3 was asked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked {
+    stamp: Stamp,
+    clock: u64,
+}
+
+/// What was once known about a name, however long ago.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Remembered {
+    Node(Ino),
+    Absent,
+    Nothing,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -264,8 +137,9 @@ impl Tree {
         self.epoch += 1;
     }
 
-    pub(crate) fn clock(&self) -> u64 {
-        self.clock
+    /// To be taken before S3 is asked.
+    pub(crate) fn ask(&self) -> Asked {
+        Asked { stamp: self.stamp(), clock: self.clock }
     }
 
     /// The path of an inode that has a name, the root's is empty.
@@ -321,10 +195,12 @@ impl Tree {
     /// Marks a name as changed here, now.
     pub(crate) fn touch(&mut self, parent: Ino, name: &str) {
         self.clock += 1;
-        let clock = self.clock;
-        if let Ok(dir) = self.get_mut(parent).and_then(Node::dir_mut) {
-            dir.recent.insert(name.to_owned(), clock);
+        let changed = Changed { clock: self.clock, at: Instant::now() };
+        let Ok(dir) = self.get_mut(parent).and_then(Node::dir_mut) else { return };
+        if changed.clock % SWEEP == 0 {
+            dir.recent.retain(|_, changed| changed.at.elapsed() < RECENT);
         }
+        dir.recent.insert(name.to_owned(), changed);
     }
 
     /// What is known about a name without asking.
@@ -341,12 +217,23 @@ impl Tree {
             Some(Child::Gone(seq)) if self.is_outstanding(Some(*seq)) => return Ok(Known::Absent),
             Some(Child::Absent(stamp)) if self.is_fresh(Some(*stamp)) => return Ok(Known::Absent),
             Some(Child::Listed(Listed::File { .. })) => Hint::File,
-            Some(Child::Gone(_) | Child::Absent(_) | Child::Listed(Listed::Dir { .. })) => Hint::Unknown,
+            Some(Child::Gone(_) | Child::Absent(_) | Child::Listed(Listed::Dir)) => Hint::Unknown,
             None if self.is_fresh(dir.listed) => return Ok(Known::Absent),
             None => Hint::Unknown,
         };
         let paths: Vec<String> = self.places(parent).iter().map(|place| join(place, name)).collect();
-        Ok(if paths.is_empty() { Known::Absent } else { Known::Ask(Question { paths, clock: self.clock, hint }) })
+        Ok(if paths.is_empty() { Known::Absent } else { Known::Ask(Question { paths, asked: self.ask(), hint }) })
+    }
+
+    /// What was known about a name the last time S3 answered.
+    pub(crate) fn remembers(&self, parent: Ino, name: &str) -> Result<Remembered> {
+        let dir = self.get(parent)?.dir()?;
+        Ok(match dir.children.get(name) {
+            Some(Child::Node(ino)) => Remembered::Node(*ino),
+            Some(Child::Gone(_) | Child::Absent(_)) => Remembered::Absent,
+            None if dir.listed.is_some() => Remembered::Absent,
+            Some(Child::Listed(_)) | None => Remembered::Nothing,
+        })
     }
 
     /// Where a directory's content may be beside its own path, and until when.
@@ -377,8 +264,11 @@ impl Tree {
     fn is_opaque(&self, dir: Ino) -> bool {
         let mut at = dir;
         while let Ok(node) = self.get(at) {
-            let waiting = |seq| self.outstanding.get(&seq) == Some(&false);
-            if node.dir().is_ok_and(|dir| dir.opaque.is_some_and(waiting)) {
+            let holds = |opaque| match opaque {
+                Opaque::UntilDone(seq) => self.outstanding.contains_key(&seq),
+                Opaque::UntilStarted(seq) => self.outstanding.get(&seq) == Some(&false),
+            };
+            if node.dir().is_ok_and(|dir| dir.opaque.is_some_and(holds)) {
                 return true;
             }
             let Place::At { parent, .. } = &node.place else { return false };

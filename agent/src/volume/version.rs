@@ -1,46 +1,20 @@
 //! Versions: what S3 has under a name, whether it is still what an inode shows, and who won a race.
 //!
-//! Every question has a limit: after [`PATIENCE`] without an answer the caller gets an error, or, for a name that is
-//! known, what was known.
+//! Every question has a limit (see `breaker`): without an answer the caller gets an error, or, for a name of which
+//! something was known, that.
 
 pub(crate) mod conflict;
 
 use std::collections::BTreeMap;
-use std::future::Future;
-use std::time::{Duration, Instant};
 
 use super::Volume;
 use super::error::{Result, VolumeError};
 use super::store::{ObjectInfo, ObjectKey, Page, StoreError};
 use super::tree::adopt::Found;
-use super::tree::{Hint, Ino, Known, Listed, Question, Tree, join};
+use super::tree::{Hint, Ino, Known, Listed, Place, Question, Remembered};
 
-/// How long a program waits for S3 in one operation.
-const PATIENCE: Duration = Duration::from_secs(25);
-const FIRST_BACKOFF: Duration = Duration::from_millis(100);
-const LONGEST_BACKOFF: Duration = Duration::from_secs(3);
 /// S3's limit.
 const PAGE: u16 = 1000;
-
-/// Repeats a call that may be repeated until it answers or [`PATIENCE`] is over.
-pub(crate) async fn patiently<T, F>(mut call: impl FnMut() -> F) -> Result<T>
-where
-    F: Future<Output = std::result::Result<T, StoreError>>,
-{
-    let deadline = Instant::now() + PATIENCE;
-    let mut backoff = FIRST_BACKOFF;
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        match tokio::time::timeout(left, call()).await {
-            Err(_) => return Err(VolumeError::TimedOut),
-            Ok(Err(StoreError::Transient(_, _))) if Instant::now() + backoff < deadline => {
-                tokio::time::sleep(backoff).await;
-                backoff = (backoff * 2).min(LONGEST_BACKOFF);
-            }
-            Ok(result) => return Ok(result?),
-        }
-    }
-}
 
 /// "There is none" as a value.
 pub(crate) fn optional<T>(result: Result<T>) -> Result<Option<T>> {
@@ -75,14 +49,18 @@ impl Volume {
         }
     }
 
+    /// When S3 is away: the version that was known, or that a listing did not have the name. Else the error.
     fn unverified(&self, parent: Ino, name: &str, error: VolumeError) -> Result<Ino> {
-        let away = matches!(error, VolumeError::TimedOut | VolumeError::Store(StoreError::Transient(_, _)));
-        match self.tree().child(parent, name) {
-            Some(ino) if away => {
-                tracing::warn!(%ino, %error, "s3 is away, serving an unverified version");
+        if !error.is_away() {
+            return Err(error);
+        }
+        match self.tree().remembers(parent, name)? {
+            Remembered::Node(ino) => {
+                tracing::debug!(%ino, %error, "s3 is away, serving an unverified version");
                 Ok(ino)
             }
-            Some(_) | None => Err(error),
+            Remembered::Absent => Err(VolumeError::NotFound),
+            Remembered::Nothing => Err(error),
         }
     }
 
@@ -114,7 +92,7 @@ impl Volume {
     /// A directory is there when any key is below it; the marker, when it exists, comes first.
     async fn ask_directory(&self, path: &str) -> Result<Option<Found>> {
         let prefix = directory_key(path);
-        let page = patiently(|| self.store.list(&prefix, None, None, 1)).await?;
+        let page = self.breaker.patiently(|| self.store.list(&prefix, None, None, 1)).await?;
         let Some(first) = page.objects.first() else { return Ok(None) };
         let marker = if first.key.as_str() == prefix { self.head(&prefix).await? } else { None };
         Ok(Some(Found::Dir { marker }))
@@ -122,7 +100,7 @@ impl Volume {
 
     pub(crate) async fn head(&self, key: &str) -> Result<Option<ObjectInfo>> {
         let key = ObjectKey::new(key);
-        optional(patiently(|| self.store.head(&key)).await)
+        optional(self.breaker.patiently(|| self.store.head(&key)).await)
     }
 
     /// Brings what is known of an inode up to date; [`VolumeError::Stale`] when its name has another version now.
@@ -131,11 +109,11 @@ impl Volume {
             let tree = self.tree();
             let node = tree.get(ino)?;
             match &node.place {
-                super::tree::Place::At { parent, name } if !tree.is_local(node) && !tree.is_fresh(node.checked) => {
+                Place::At { parent, name } if !tree.is_local(node) && !tree.is_fresh(node.checked) => {
                     (*parent, name.clone())
                 }
-                super::tree::Place::At { .. } | super::tree::Place::Root | super::tree::Place::Gone => return Ok(()),
-                super::tree::Place::Replaced { .. } => return Err(VolumeError::Stale),
+                Place::At { .. } | Place::Root | Place::Gone => return Ok(()),
+                Place::Replaced { .. } => return Err(VolumeError::Stale),
             }
         };
         match self.resolve(parent, &name).await {
@@ -147,28 +125,33 @@ impl Volume {
 
     /// Brings the names of a directory up to date; `force` asks S3 even when they are fresh.
     pub(crate) async fn list(&self, dir: Ino, force: bool) -> Result<()> {
-        let (places, clock) = {
+        let (places, asked) = {
             let tree = self.tree();
             let node = tree.get(dir)?;
             if !force && tree.is_fresh(node.dir()?.listed) {
                 return Ok(());
             }
-            (tree.places(dir), tree.clock())
+            (tree.places(dir), tree.ask())
         };
         let mut entries = BTreeMap::new();
         for place in &places {
-            self.list_place(place, &mut entries).await?;
+            match self.list_place(place, &mut entries).await {
+                Err(error) if error.is_away() && !force && self.tree().get(dir)?.dir()?.listed.is_some() => {
+                    tracing::debug!(%dir, %error, "s3 is away, serving an unverified listing");
+                    return Ok(());
+                }
+                result => result?,
+            }
         }
-        let mut tree = self.tree();
-        merge(&mut tree, dir, &entries, clock)
+        self.tree().adopt_listing(dir, &entries, asked)
     }
 
     async fn list_place(&self, place: &str, entries: &mut BTreeMap<String, Listed>) -> Result<()> {
         let prefix = directory_key(place);
         let mut token = None;
         loop {
-            let page = patiently(|| self.store.list(&prefix, Some('/'), token.as_deref(), PAGE)).await?;
-            collect(&page, place, &prefix, entries);
+            let page = self.breaker.patiently(|| self.store.list(&prefix, Some('/'), token.as_deref(), PAGE)).await?;
+            collect(&page, &prefix, entries);
             match page.next {
                 Some(next) => token = Some(next),
                 None => return Ok(()),
@@ -177,26 +160,17 @@ impl Volume {
     }
 }
 
-fn merge(tree: &mut Tree, dir: Ino, entries: &BTreeMap<String, Listed>, clock: u64) -> Result<()> {
-    tree.adopt_listing(dir, entries, clock)
-}
-
 /// The names in a page. A directory hides a file of the same name; names that no path can have are left out.
-fn collect(page: &Page, place: &str, prefix: &str, entries: &mut BTreeMap<String, Listed>) {
+fn collect(page: &Page, prefix: &str, entries: &mut BTreeMap<String, Listed>) {
     for object in &page.objects {
         let Some(name) = object.key.as_str().strip_prefix(prefix).filter(|name| is_name(name)) else { continue };
-        let listed = Listed::File {
-            path: join(place, name),
-            etag: object.etag.clone(),
-            size: object.size,
-            last_modified: object.last_modified,
-        };
+        let listed = Listed::File { etag: object.etag.clone(), size: object.size, last_modified: object.last_modified };
         entries.insert(name.to_owned(), listed);
     }
     for sub in &page.prefixes {
         let name = sub.strip_prefix(prefix).and_then(|name| name.strip_suffix('/'));
         if let Some(name) = name.filter(|name| is_name(name)) {
-            entries.insert(name.to_owned(), Listed::Dir { path: join(place, name) });
+            entries.insert(name.to_owned(), Listed::Dir);
         }
     }
 }

@@ -10,13 +10,14 @@ pub(crate) mod pending;
 mod put;
 mod rename;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rand::Rng;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use self::finish::Performed;
 use self::pending::Pending;
@@ -44,6 +45,8 @@ pub(crate) struct Tag {
     pub(crate) ino: Option<Ino>,
     /// The cache file it reads.
     pub(crate) data: Option<Arc<DataFile>>,
+    /// Its length.
+    pub(crate) bytes: u64,
     /// Names it changes.
     pub(crate) touched: Vec<(Ino, String)>,
     /// Open inodes whose object it destroys: their bytes are fetched first.
@@ -55,7 +58,7 @@ struct Table {
     pending: Pending<Tag>,
     last: u64,
     /// `Open` records in the journal.
-    open: HashSet<Seq>,
+    open: BTreeMap<Seq, Op>,
     /// Since when an operation has been failing.
     failing: HashMap<Seq, Instant>,
     /// The operation that does the work of a replaced one.
@@ -92,14 +95,14 @@ impl Table {
 pub(crate) struct Queue {
     table: Mutex<Table>,
     changed: Notify,
+    /// Bytes in queued uploads.
+    unsent: AtomicU64,
 }
 
 impl Queue {
     /// Bytes in queued uploads.
     pub(crate) fn unsent_bytes(&self) -> u64 {
-        let table = self.table.lock();
-        let lengths = table.pending.iter().filter_map(|(_, _, tag)| tag.data.as_ref()?.file.metadata().ok());
-        lengths.map(|metadata| metadata.len()).sum()
+        self.unsent.load(Ordering::Relaxed)
     }
 
     /// Operations that are not done.
@@ -133,13 +136,15 @@ impl Volume {
         let supersedes = open.into_iter().chain(replaced).collect();
         let position = self.journal.append(&Record::Begin { seq, op: op.clone(), supersedes })?;
         if let Some(old) = replaced {
-            table.pending.remove(old, &Vec::new());
+            let removed = table.pending.remove(old, &Vec::new());
+            self.queue.unsent.fetch_sub(removed.map_or(0, |(_, tag)| tag.bytes), Ordering::Relaxed);
             table.failing.remove(&old);
             table.replaced.insert(old, seq);
             tree.end(old);
         }
         open.map(|open| table.open.remove(&open));
         tag.touched.iter().for_each(|(parent, name)| tree.touch(*parent, name));
+        self.queue.unsent.fetch_add(tag.bytes, Ordering::Relaxed);
         table.pending.add(seq, op, tag);
         tree.begin(seq);
         drop(table);
@@ -154,16 +159,16 @@ impl Volume {
         }
         let mut table = self.queue.table.lock();
         let seq = table.next_seq();
-        self.journal.append(&Record::Open { seq, op, supersedes: replaces.into_iter().collect() })?;
+        self.journal.append(&Record::Open { seq, op: op.clone(), supersedes: replaces.into_iter().collect() })?;
         replaces.map(|old| table.open.remove(&old));
-        table.open.insert(seq);
+        table.open.insert(seq, op);
         Ok(seq)
     }
 
     /// Notes that a file that was being written is not wanted any more.
     pub(crate) fn drop_open(&self, open: Seq) -> Result<()> {
         let mut table = self.queue.table.lock();
-        if table.open.remove(&open) {
+        if table.open.remove(&open).is_some() {
             self.journal.append(&Record::Done { seq: open, outcome: Vec::new() })?;
         }
         Ok(())
@@ -172,7 +177,9 @@ impl Volume {
     /// Changes the attributes that a queued upload or an open file's record will write. False when it is too late.
     pub(crate) fn amend(&self, seq: Seq, attr: super::attr::Attr) -> Result<Option<Position>> {
         let mut table = self.queue.table.lock();
-        if !table.open.contains(&seq) && !table.pending.amend(seq, attr) {
+        if let Some(op) = table.open.get_mut(&seq) {
+            op.set_attr(attr);
+        } else if !table.pending.amend(seq, attr) {
             return Ok(None);
         }
         Ok(Some(self.journal.append(&Record::Amend { seq, attr })?))
@@ -182,6 +189,7 @@ impl Volume {
     pub(crate) fn requeue(&self, tree: &mut Tree, seq: Seq, op: Op, tag: Tag) {
         let mut table = self.queue.table.lock();
         table.last = table.last.max(seq.0);
+        self.queue.unsent.fetch_add(tag.bytes, Ordering::Relaxed);
         table.pending.add(seq, op, tag);
         tree.begin(seq);
     }
@@ -191,14 +199,12 @@ impl Volume {
         let slots = Arc::new(Semaphore::new(PARALLEL));
         while let Ok(slot) = slots.clone().acquire_owned().await {
             let Some((seq, op)) = self.next_operation().await else { return };
-            let volume = self.clone();
+            let (volume, slots) = (self.clone(), slots.clone());
             tokio::spawn(async move {
-                let work = volume.carry_out(seq, &op);
                 tokio::select! {
-                    () = work => {}
+                    () = volume.carry_out(seq, &op, slot, &slots) => {}
                     () = volume.closing.cancelled() => {}
                 }
-                drop(slot);
             });
         }
     }
@@ -228,8 +234,10 @@ impl Volume {
         Some((seq, op))
     }
 
-    async fn carry_out(&self, seq: Seq, op: &Op) {
+    /// Gives its slot to others while it pauses: what cannot be done now does not hold up what can.
+    async fn carry_out(&self, seq: Seq, op: &Op, slot: OwnedSemaphorePermit, slots: &Arc<Semaphore>) {
         let mut backoff = FIRST_BACKOFF;
+        let mut slot = Some(slot);
         loop {
             let error = match self.perform(seq, op).await {
                 Ok(performed) => return self.finish(seq, performed),
@@ -239,9 +247,11 @@ impl Volume {
                 return self.give_up(seq, &error.to_string());
             }
             tracing::info!(%seq, path = op.subject(), %error, "write-back failed, trying again");
+            drop(slot.take());
             let jitter = backoff.mul_f64(rand::thread_rng().gen_range(0.0..0.5));
             tokio::time::sleep(backoff + jitter).await;
             backoff = (backoff * 2).min(LONGEST_BACKOFF);
+            slot = slots.clone().acquire_owned().await.ok();
         }
     }
 

@@ -121,7 +121,11 @@ impl Fleet {
 /// Every instance whose record is in the directory.
 pub(crate) fn load_instances(layout: &Layout) -> io::Result<BTreeMap<InstanceId, Instance>> {
     let mut found = BTreeMap::new();
-    for entry in std::fs::read_dir(layout.instances())? {
+    let entries = match std::fs::read_dir(layout.instances()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+        entries => entries?,
+    };
+    for entry in entries {
         let name = entry?.file_name();
         let Some(id) = name.to_str().and_then(|name| name.parse::<InstanceId>().ok()) else { continue };
         if let Some(instance) = durable::load::<Instance>(&layout.machine(&id).instance())? {

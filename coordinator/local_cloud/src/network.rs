@@ -17,9 +17,9 @@ use crate::fleet::InstanceId;
 use crate::lock;
 use crate::settings::CloudTag;
 
-/// One cloud at a time chooses its network.
-const CHOICE_LOCK: &str = "/run/lock/ec2mpi-network.lock";
-const CHOICE_PATIENCE: Duration = Duration::from_secs(20);
+/// One cloud at a time chooses its network, or finds that it was the last one.
+const TURN_LOCK: &str = "/run/lock/ec2mpi-network.lock";
+const TURN_PATIENCE: Duration = Duration::from_secs(20);
 /// Prefix of all bridges.
 const BRIDGE_PREFIX: &str = "e2m";
 
@@ -30,7 +30,7 @@ pub(crate) enum NetworkError {
     Spawn(io::Error),
     #[error("ip {command}: {message}")]
     Ip { command: String, message: String },
-    #[error("another process has been choosing a network for {} s", CHOICE_PATIENCE.as_secs())]
+    #[error("another process has been choosing a network for {} s", TURN_PATIENCE.as_secs())]
     Busy,
     #[error("no free network in 10.0.0.0/8")]
     NoFreeNetwork,
@@ -75,7 +75,7 @@ impl Names {
 ///
 /// `preferred` is what the cloud had before; it is taken again where it is free.
 pub(crate) fn ensure_bridge(names: &Names, preferred: Option<Cidr>) -> Result<Cidr, NetworkError> {
-    let _choice = lock::acquire_within(Path::new(CHOICE_LOCK), CHOICE_PATIENCE)?.ok_or(NetworkError::Busy)?;
+    let _turn = take_turn()?;
     let bridge = names.bridge();
     let found = ip::addresses()?.into_iter().find(|address| address.device == bridge);
     let cidr = match found {
@@ -85,6 +85,10 @@ pub(crate) fn ensure_bridge(names: &Names, preferred: Option<Cidr>) -> Result<Ci
     make_bridge(&bridge, cidr)?;
     limits::raise()?;
     Ok(cidr)
+}
+
+fn take_turn() -> Result<lock::HeldLock, NetworkError> {
+    lock::acquire_within(Path::new(TURN_LOCK), TURN_PATIENCE)?.ok_or(NetworkError::Busy)
 }
 
 fn make_bridge(bridge: &str, cidr: Cidr) -> Result<(), NetworkError> {
@@ -141,6 +145,11 @@ pub(crate) fn namespaces(names: &Names) -> io::Result<Vec<String>> {
     entries(Path::new(NETNS_DIR), &names.netns_prefix())
 }
 
+/// Whether a bridge or namespace of the cloud is there.
+pub(crate) fn is_there(names: &Names) -> io::Result<bool> {
+    Ok(device(&names.bridge()).exists() || !namespaces(names)?.is_empty())
+}
+
 /// Removes every cable, namespace and the bridge of a cloud, and lowers the limits if it was the last one.
 pub(crate) fn remove_all(names: &Names) -> Result<(), NetworkError> {
     for veth in entries(Path::new(DEVICES_DIR), &names.veth_prefix())? {
@@ -149,6 +158,7 @@ pub(crate) fn remove_all(names: &Names) -> Result<(), NetworkError> {
     for netns in namespaces(names)? {
         remove_netns(&netns)?;
     }
+    let _turn = take_turn()?;
     remove_link(&names.bridge())?;
     if entries(Path::new(DEVICES_DIR), BRIDGE_PREFIX)?.is_empty() {
         limits::restore()?;

@@ -97,7 +97,7 @@ async fn serve(layout: &Layout, options: &Options) -> anyhow::Result<()> {
     settings.network = Some(cidr);
     let listeners = Listeners::bind(&mut settings.ports, cidr).await?;
     settings.save(layout)?;
-    let role_ttl = SignedDuration::from_secs(i64::from(options.role_ttl));
+    let role_ttl = SignedDuration::from_secs(i64::from(settings.role_ttl));
     let keys = Arc::new(Keys::open(&settings, layout.role_keys(), role_ttl)?);
     let signer = DocumentSigner::load_or_create(layout)?;
     let fleet = Arc::new(Fleet::open(layout.clone(), cidr)?);

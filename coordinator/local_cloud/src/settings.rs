@@ -14,6 +14,8 @@ use crate::network::Cidr;
 
 const FORMAT: u32 = 1;
 const DEFAULT_SLOTS: u32 = 2;
+/// What AWS gives to the role of an instance.
+const DEFAULT_ROLE_TTL: u32 = 6 * 3600;
 
 /// Six hex digits that tell the bridges and namespaces of one cloud from those of another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +60,8 @@ pub(crate) struct Settings {
     pub(crate) token_key: String,
     /// Cores of a `local.machine`.
     pub(crate) slots: u32,
+    /// Life of a role's credentials, in seconds.
+    pub(crate) role_ttl: u32,
     /// Directories of this machine that no instance may see.
     pub(crate) masks: Vec<PathBuf>,
 }
@@ -82,18 +86,17 @@ pub struct Options {
     /// A directory of this machine that instances must not see; may be repeated.
     #[arg(long = "mask", value_name = "DIR")]
     pub masks: Vec<PathBuf>,
-    /// For how long the credentials of a role are valid, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 21_600,
-          value_parser = clap::value_parser!(u32).range(2..=43_200))]
-    pub role_ttl: u32,
+    /// For how long the credentials of a role are valid, in seconds (6 hours unless told otherwise).
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(2..=43_200))]
+    pub role_ttl: Option<u32>,
 }
 
 impl Options {
     /// As command line arguments, for a process that is started with them.
     pub(crate) fn to_args(&self) -> Vec<std::ffi::OsString> {
-        let mut args = vec!["--role-ttl".into(), self.role_ttl.to_string().into()];
-        if let Some(slots) = self.slots {
-            args.extend(["--slots".into(), slots.to_string().into()]);
+        let mut args = Vec::new();
+        for (name, value) in [("--slots", self.slots), ("--role-ttl", self.role_ttl)] {
+            args.extend(value.into_iter().flat_map(|value| [name.into(), value.to_string().into()]));
         }
         for mask in &self.masks {
             args.extend(["--mask".into(), mask.clone().into_os_string()]);
@@ -128,12 +131,14 @@ impl Settings {
             secret_key: hex::encode(random::<20>()),
             token_key: hex::encode(random::<32>()),
             slots: DEFAULT_SLOTS,
+            role_ttl: DEFAULT_ROLE_TTL,
             masks: Vec::new(),
         }
     }
 
     fn apply(&mut self, options: &Options) -> io::Result<()> {
         self.slots = options.slots.unwrap_or(self.slots);
+        self.role_ttl = options.role_ttl.unwrap_or(self.role_ttl);
         if !options.masks.is_empty() {
             self.masks = options.masks.iter().map(|mask| absolute(mask)).collect::<io::Result<_>>()?;
         }
@@ -168,10 +173,10 @@ mod tests {
     fn later_starts_keep_what_the_first_decided() {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::create(dir.path()).unwrap();
-        let options = Options { slots: Some(5), masks: vec!["/srv".into()], role_ttl: 60 };
+        let options = Options { slots: Some(5), masks: vec!["/srv".into()], role_ttl: Some(60) };
         let first = Settings::load_or_create(&layout, &options).unwrap();
         let second = Settings::load_or_create(&layout, &Options::default()).unwrap();
-        assert_eq!((second.slots, &second.masks), (5, &first.masks));
+        assert_eq!((second.slots, second.role_ttl, &second.masks), (5, 60, &first.masks));
         assert_eq!(second.secret_key, first.secret_key);
         assert!(!format!("{second:?}").contains(&second.secret_key));
     }

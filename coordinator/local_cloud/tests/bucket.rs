@@ -1,5 +1,7 @@
 //! The bucket service as a process of its own, over HTTP: races, keys, credentials, and being killed.
 
+#![allow(clippy::unwrap_used)]
+
 #[path = "bucket/client.rs"]
 mod client;
 
@@ -115,7 +117,7 @@ fn every_race_has_one_winner() {
     let directory = tempfile::tempdir().unwrap();
     let service = Service::start(directory.path());
     let client = &service.client;
-    let body = |racer: usize| vec![b'a' + racer as u8; 20_000];
+    let body = |racer: usize| vec![b"abcdefghijklmnop"[racer]; 20_000];
     for round in 0..10 {
         let (key, copy, parts) = (format!("put{round}"), format!("copy{round}"), format!("complete{round}"));
         let put = race(|racer| client.put(&key, &[("if-none-match", "*")], &body(racer)).unwrap());
@@ -245,7 +247,8 @@ fn write_until_killed(client: &Client, writer: usize, first: usize, stop: &Atomi
     for version in first.. {
         let key = format!("{writer}/{}", version % 5);
         let body = if version % 11 == 10 { Vec::new() } else { lines(writer, version) };
-        written.lock().unwrap().entry(key.clone()).or_default().push(body.clone());
+        let absent = || vec![Vec::new()];
+        written.lock().unwrap().entry(key.clone()).or_insert_with(absent).push(body.clone());
         let reply = if body.is_empty() {
             client.send("DELETE", &format!("/bkt/{key}"), "", &[], b"")
         } else {

@@ -129,7 +129,10 @@ fn a_launch_survives_a_cloud_killed_in_the_middle_of_it() {
     let pid = lab.pid();
     let launching = std::thread::scope(|scope| {
         let launch = scope.spawn(|| std::panic::catch_unwind(|| lab.launch(6, "#!/bin/sh\necho up\n")));
-        until("the launch is written down", || std::fs::read_dir(lab.path("launches")).unwrap().next().is_some());
+        until("the launch is written down", || {
+            let names = std::fs::read_dir(lab.path("launches")).unwrap().map(|entry| entry.unwrap().path());
+            names.into_iter().any(|path| path.extension().is_some_and(|extension| extension == "json"))
+        });
         kill(pid);
         launch.join().unwrap()
     });
@@ -138,7 +141,7 @@ fn a_launch_survives_a_cloud_killed_in_the_middle_of_it() {
     lab.start_again();
     until("all machines run", || {
         let machines = lab.machines();
-        assert!(machines.len() <= 6, "{machines:?}");
+        assert!(machines.len() == 6 && machines.iter().all(|machine| machine.reason.is_empty()), "{machines:?}");
         machines.iter().filter(|machine| machine.state == "running").count() == 6
     });
     for machine in lab.machines() {
@@ -156,7 +159,7 @@ fn a_machine_dies_with_its_keeper() {
     kill(lab.keeper(&machine.id)["pid"].as_u64().unwrap());
     let ended = lab.until_state(&machine.id, "terminated");
     assert!(ended.reason.contains("Server.InternalError"), "{ended:?}");
-    assert!(!is_there(format!("/proc/{pid}").as_ref()));
+    until("pid 1 is buried", || !is_there(format!("/proc/{pid}").as_ref()));
     assert_eq!(lab.traces().iter().filter(|line| line.contains(&machine.id)).count(), 0, "{:#?}", lab.traces());
 }
 

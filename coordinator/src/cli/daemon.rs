@@ -74,10 +74,10 @@ pub(super) async fn stop(client: &mut Client, pid: u32) -> anyhow::Result<()> {
 /// Whether this coordinator runs the executable that this process runs.
 pub(super) fn is_this_build(info: &GetInfoResponse) -> bool {
     // The same file needs no reading.
-    if let (Ok(theirs), Ok(ours)) = (executable(&info.pid.to_string()), executable("self")) {
-        if theirs == ours {
-            return true;
-        }
+    if let (Ok(theirs), Ok(ours)) = (executable(&info.pid.to_string()), executable("self"))
+        && theirs == ours
+    {
+        return true;
     }
     build_id().is_ok_and(|id| id == info.build_id)
 }

@@ -1,4 +1,6 @@
-//! Columns of text.
+//! Columns of text, and numbers in them.
+
+use std::time::{Duration, UNIX_EPOCH};
 
 /// A table with a header, columns two spaces apart, without trailing blanks.
 pub(super) fn render(header: &[&str], rows: &[Vec<String>]) -> String {
@@ -19,18 +21,23 @@ fn line(row: &[String], widths: &[usize]) -> String {
 
 /// A number of bytes for people.
 pub(super) fn bytes(count: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     if count < 1024 {
         return format!("{count} B");
     }
-    let power = (count.ilog2() / 10).min(UNITS.len() as u32) as usize;
-    // Only shown with one decimal: the error of the conversion is far below.
-    format!("{:.1} {}", count as f64 / 1024_f64.powi(power as i32), UNITS[power - 1])
+    let mut tenths = u128::from(count) * 10;
+    for unit in ["KiB", "MiB", "GiB", "TiB"] {
+        tenths = (tenths + 512) / 1024;
+        if tenths < 10 * 1024 {
+            return format!("{}.{} {unit}", tenths / 10, tenths % 10);
+        }
+    }
+    format!("{} PiB", tenths.div_ceil(10 * 1024))
 }
 
-/// A time span in seconds for people.
+/// A time span in seconds for people; nothing sensible for one that is no time.
 pub(super) fn span(seconds: f64) -> String {
-    let whole = seconds.max(0.0).round() as u64;
+    let Ok(span) = Duration::try_from_secs_f64(seconds) else { return "-".into() };
+    let whole = span.as_secs();
     match whole {
         0..60 => format!("{seconds:.1} s"),
         60..3600 => format!("{} min {} s", whole / 60, whole % 60),
@@ -39,12 +46,11 @@ pub(super) fn span(seconds: f64) -> String {
     }
 }
 
-/// A moment, local time.
+/// A moment in seconds since the epoch, as local time.
 pub(super) fn moment(seconds: f64) -> String {
-    match jiff::Timestamp::from_second(seconds as i64) {
-        Ok(time) if seconds > 0.0 => time.to_zoned(jiff::tz::TimeZone::system()).strftime("%F %T").to_string(),
-        _ => "-".into(),
-    }
+    let since = Duration::try_from_secs_f64(seconds).ok().filter(|since| !since.is_zero());
+    let time = since.and_then(|since| jiff::Timestamp::try_from(UNIX_EPOCH.checked_add(since)?).ok());
+    time.map_or("-".into(), |time| time.to_zoned(jiff::tz::TimeZone::system()).strftime("%F %T").to_string())
 }
 
 #[cfg(test)]
@@ -63,9 +69,13 @@ mod tests {
         assert_eq!(bytes(1023), "1023 B");
         assert_eq!(bytes(1536), "1.5 KiB");
         assert_eq!(bytes(5 << 30), "5.0 GiB");
+        assert_eq!(bytes((1 << 20) - 1), "1.0 MiB");
+        assert_eq!(bytes(u64::MAX), "16384 PiB");
         assert_eq!(span(6.13), "6.1 s");
         assert_eq!(span(61.0), "1 min 1 s");
         assert_eq!(span(90_000.0), "1 d 1 h");
+        assert_eq!(span(-1.0), "-");
         assert_eq!(moment(0.0), "-");
+        assert!(moment(1_795_395_707.9).starts_with("2026-11-2"), "{}", moment(1_795_395_707.9));
     }
 }

@@ -19,7 +19,6 @@ use super::plan::{Call, Drain, Intent, Observed, Seen, Told, is_busy, is_worried
 use super::{Inner, now, view};
 use crate::error::Error;
 use crate::provider::Instance;
-use crate::registry::Liveness;
 
 /// Between two passes of one cluster, so that a thousand joins are not a thousand passes.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
@@ -173,7 +172,7 @@ fn load(inner: &Inner, cluster: &ClusterId) -> Result<Option<Intent>, Error> {
 fn observe(inner: &Inner, intent: &Intent, memory: &Memory, instances: Option<Vec<Instance>>) -> Observed {
     let known = intent.nodes.iter().filter(|node| !node.gone).filter_map(|node| node.instance.as_ref());
     let seen = |id: &InstanceId| Seen {
-        liveness: inner.registry.liveness(id).unwrap_or_else(Liveness::default),
+        liveness: inner.registry.liveness(id).unwrap_or_default(),
         silence: inner.registry.silence(id),
         told: memory.told.get(id).cloned(),
     };

@@ -11,11 +11,12 @@ use crate::config::{CloudKind, Settings};
 use crate::provider::Provider;
 use crate::provider::ec2::{Ec2Provider, Ec2Settings};
 
+/// The instance profile of every machine on the local cloud.
+const LOCAL_INSTANCE_PROFILE: &str = "ec2mpi-node";
+
 /// The local cloud's only image.
 const LOCAL_IMAGE: &str = "ami-00000000000000001";
 
-/// For how long the credentials of a node's role are valid, seconds; the metadata service renews them.
-const ROLE_TTL: u32 = 6 * 3600;
 
 /// What the coordinator works with.
 pub(super) struct Cloud {
@@ -57,7 +58,8 @@ fn place(info: CloudInfo) -> Place {
         default_instance_type: info.default_instance_type,
         subnet: None,
         security_groups: Vec::new(),
-        instance_profile: None,
+        // What gives a machine its credentials for the bucket; the local cloud has a profile of every name.
+        instance_profile: Some(LOCAL_INSTANCE_PROFILE.to_owned()),
         cidr: info.cidr,
         dedicated_cores: false,
         bucket: info.bucket,
@@ -70,7 +72,7 @@ fn place(info: CloudInfo) -> Place {
 /// of the coordinator's directory.
 async fn find_or_start(settings: &Settings) -> anyhow::Result<CloudInfo> {
     let directory = settings.cloud_dir.clone();
-    let options = Options { slots: None, masks: vec![settings.state_dir.clone()], role_ttl: ROLE_TTL };
+    let options = Options { masks: vec![settings.state_dir.clone()], ..Options::default() };
     let started = tokio::task::spawn_blocking(move || ec2mpi_local_cloud::ensure_running(&directory, &options));
     started.await.context("starting the local cloud panicked")?
 }

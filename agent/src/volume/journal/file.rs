@@ -4,7 +4,7 @@
 //! Reading stops at the first frame that is not whole: only the end can be torn, since frames are only appended.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use super::{Position, Record};
@@ -17,13 +17,16 @@ const HEADER_BYTES: usize = 12;
 const FRAME_HEADER_BYTES: usize = 8;
 /// A longer frame is damage, not data: paths have at most 1,024 bytes, and outcomes are bounded.
 const MAX_PAYLOAD_BYTES: usize = 64 * 1024 * 1024;
-/// A journal without unfinished operations is emptied beyond this.
-const RESET_BYTES: u64 = 4 * 1024 * 1024;
+/// A journal that has grown by this since it was rewritten is worth rewriting.
+const LONG_BYTES: u64 = 16 * 1024 * 1024;
 
 /// The file, open for appending.
 #[derive(Debug)]
 pub struct JournalFile {
+    path: PathBuf,
     file: File,
+    /// Bytes when it was rewritten.
+    first_length: u64,
     length: u64,
     /// Bytes appended since the start of the process.
     position: u64,
@@ -113,7 +116,20 @@ impl JournalFile {
         }
         durable::overwrite(path, 0o600, &content)?;
         let file = OpenOptions::new().append(true).open(path)?;
-        Ok(Self { file, length: content.len() as u64, position: 0 })
+        let length = content.len() as u64;
+        Ok(Self { path: path.to_owned(), file, first_length: length, length, position: 0 })
+    }
+
+    /// [`JournalFile::rewrite`] of a journal in use; positions go on.
+    pub fn replace(&mut self, records: impl Iterator<Item = Record>) -> io::Result<()> {
+        let position = self.position;
+        *self = Self { position, ..Self::rewrite(&self.path, records)? };
+        Ok(())
+    }
+
+    /// Whether it has grown much since it was rewritten.
+    pub fn is_long(&self) -> bool {
+        self.length - self.first_length > LONG_BYTES
     }
 
     /// Another handle of the file, to sync it by.
@@ -131,16 +147,5 @@ impl JournalFile {
         self.length += frame.len() as u64;
         self.position += frame.len() as u64;
         Ok(Position(self.position))
-    }
-
-    /// Empties the file if it is long.
-    pub fn reset_if_grown(&mut self) -> io::Result<()> {
-        if self.length < RESET_BYTES {
-            return Ok(());
-        }
-        self.file.set_len(HEADER_BYTES as u64)?;
-        self.file.seek(SeekFrom::End(0))?;
-        self.length = HEADER_BYTES as u64;
-        Ok(())
     }
 }

@@ -2,8 +2,9 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::Position;
@@ -16,16 +17,23 @@ type Progress = Result<Position, String>;
 pub(super) struct Syncer {
     wanted: mpsc::Sender<Position>,
     synced: watch::Receiver<Progress>,
+    file: Arc<Mutex<Arc<File>>>,
 }
 
 impl Syncer {
     pub(super) fn start(file: File) -> io::Result<Self> {
         let (wanted, requests) = mpsc::channel::<Position>();
         let (progress, synced) = watch::channel(Ok(Position::default()));
-        std::thread::Builder::new()
-            .name("journal-sync".to_owned())
-            .spawn(move || serve(&file, &requests, &progress))?;
-        Ok(Self { wanted, synced })
+        let file = Arc::new(Mutex::new(Arc::new(file)));
+        let served = file.clone();
+        let serve = move || serve(&served, &requests, &progress);
+        std::thread::Builder::new().name("journal-sync".to_owned()).spawn(serve)?;
+        Ok(Self { wanted, synced, file })
+    }
+
+    /// The journal is another file now, which is on disk with all that was appended before.
+    pub(super) fn replace(&self, file: File) {
+        *self.file.lock() = Arc::new(file);
     }
 
     pub(super) async fn sync(&self, position: Position) -> io::Result<()> {
@@ -43,9 +51,10 @@ fn reached(progress: &Progress, position: Position) -> bool {
     progress.as_ref().map_or(true, |synced| *synced >= position)
 }
 
-fn serve(file: &File, requests: &mpsc::Receiver<Position>, progress: &watch::Sender<Progress>) {
+fn serve(file: &Mutex<Arc<File>>, requests: &mpsc::Receiver<Position>, progress: &watch::Sender<Progress>) {
     while let Ok(first) = requests.recv() {
         let target = requests.try_iter().fold(first, Position::max);
+        let file = file.lock().clone();
         let result = match file.sync_data() {
             Ok(()) => Ok(target),
             Err(error) => Err(format!("the journal cannot be synced: {error}")),

@@ -1,3 +1,5 @@
+#![allow(clippy::cast_possible_truncation)]
+
 use super::*;
 use std::io::Write;
 
@@ -132,4 +134,23 @@ async fn many_wait_for_one_sync() {
     let (journal, _) = Journal::open(dir.path()).unwrap();
     let positions: Vec<_> = (0..50).map(|seq| journal.append(&begin(seq, put("a", Base::Absent))).unwrap()).collect();
     futures::future::try_join_all(positions.into_iter().map(|position| journal.sync(position))).await.unwrap();
+}
+
+#[tokio::test]
+async fn compaction_keeps_what_is_left_and_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = Journal::open(dir.path()).unwrap();
+    for seq in 0..100 {
+        journal.append(&begin(seq, put("a", Base::Absent))).unwrap();
+    }
+    let left = BTreeMap::from([(Seq(99), Unfinished { op: put("a", Base::Absent), open: true })]);
+    let long = std::fs::metadata(dir.path().join("journal")).unwrap().len();
+    journal.compact(&left).unwrap();
+    assert!(std::fs::metadata(dir.path().join("journal")).unwrap().len() < long / 20);
+    let position = journal.append(&begin(100, put("b", Base::Absent))).unwrap();
+    journal.sync(position).await.unwrap();
+    drop(journal);
+    let left = Journal::open(dir.path()).unwrap().1;
+    let seqs: Vec<_> = left.into_iter().map(|(seq, entry)| (seq.0, entry.open)).collect();
+    assert_eq!(seqs, [(99, true), (100, false)]);
 }

@@ -146,10 +146,10 @@ impl MountedVolume {
             let volume = self.volume.clone();
             let session = self.session.as_ref();
             runtime.block_on(async move {
-                if wait_for_end(&volume, session).await? == End::Signal {
-                    if let Err(error) = volume.drain(drain).await {
-                        tracing::warn!(error, "not everything is in s3, the journal keeps it");
-                    }
+                let end = wait_for_end(&volume, session).await?;
+                let drained = if end == End::Signal { volume.drain(drain).await } else { Ok(()) };
+                if let Err(error) = drained {
+                    tracing::warn!(error, "not everything is in s3, the journal keeps it");
                 }
                 anyhow::Ok(())
             })?;

@@ -9,7 +9,6 @@ use crate::volume::error::{Result, VolumeError};
 use crate::volume::journal::{Op, Seq};
 use crate::volume::store::ObjectKey;
 use crate::volume::tree::{Ino, Kind, Node, Place, Tree};
-use crate::volume::version::patiently;
 use crate::volume::writeback::Tag;
 
 /// What is to change.
@@ -21,8 +20,6 @@ pub(crate) struct Change {
     pub(crate) size: Option<u64>,
     pub(crate) atime: Option<Time>,
     pub(crate) mtime: Option<Time>,
-    /// Through an open descriptor, whose close will hand the file over.
-    pub(crate) by_handle: bool,
 }
 
 impl Change {
@@ -63,7 +60,8 @@ impl Volume {
             self.write_attr(&mut tree, ino, attr, open)?;
             tree.get_mut(ino)?.attr = attr;
         }
-        if change.size.is_some() && !change.by_handle {
+        // Who has it open for writing hands it over by closing it; O_TRUNC comes here too, after its open.
+        if change.size.is_some() && self.tree().get(ino)?.writers == 0 {
             self.seal(ino).await?;
         }
         self.stat(ino)
@@ -86,10 +84,9 @@ impl Volume {
             self.amend(open, attr)?;
             return Ok(());
         }
-        if let Some(pending) = node.pending.filter(|_| !matches!(node.kind, Kind::Dir(_))) {
-            if self.amend(pending, attr)?.is_some() {
-                return Ok(());
-            }
+        let pending = node.pending.filter(|_| !node.is_dir());
+        if pending.map(|pending| self.amend(pending, attr)).transpose()?.flatten().is_some() {
+            return Ok(());
         }
         let op = set_attr_op(path, node, attr);
         let tag = Tag { ino: Some(ino), touched: vec![(parent, name)], ..Tag::default() };
@@ -114,7 +111,7 @@ impl Volume {
             }
         };
         let key = ObjectKey::new(path);
-        let (_, body) = patiently(|| self.store.get(&key)).await?;
+        let (_, body) = self.breaker.patiently(|| self.store.get(&key)).await?;
         // s3fs trims what it reads, and some tools end the target with a newline.
         let target = std::str::from_utf8(&body).map_err(|_| VolumeError::BadName)?.trim().to_owned();
         self.tree().get_mut(ino)?.kind = Kind::Symlink(Some(target.clone()));

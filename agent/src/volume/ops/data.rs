@@ -22,12 +22,18 @@ impl Volume {
     /// Opens the version an inode shows; [`VolumeError::Stale`] when its name has another one now.
     pub(crate) async fn open(&self, ino: Ino, write: bool) -> Result<u64> {
         self.revalidate(ino).await?;
+        let content = self.tree().get(ino)?.content()?;
+        let handle = self.handles.insert(Handle::File { ino, content, write })?;
+        self.count_open(ino, write)?;
+        Ok(handle)
+    }
+
+    pub(super) fn count_open(&self, ino: Ino, write: bool) -> Result<()> {
         let mut tree = self.tree();
         let node = tree.get_mut(ino)?;
-        let content = node.content()?;
-        let handle = self.handles.insert(Handle::File { ino, content, write })?;
         node.opens += 1;
-        Ok(handle)
+        node.writers += u32::from(write);
+        Ok(())
     }
 
     fn file(&self, handle: u64) -> Result<(Ino, Arc<Content>, bool)> {
@@ -127,11 +133,10 @@ impl Volume {
         if state.dirty {
             return Ok(());
         }
-        if let Some(data) = &state.data {
-            if let Some(op) = self.put_op(ino, data)? {
-                state.open = Some(self.note_open(op, None)?);
-            }
-        }
+        let tree = self.tree();
+        let op = state.data.as_ref().map(|data| self.put_op(&tree, ino, data)).transpose()?.flatten();
+        state.open = op.map(|op| self.note_open(op, None)).transpose()?;
+        drop(tree);
         state.dirty = true;
         state.present = Extents::default();
         Ok(())
@@ -164,6 +169,7 @@ impl Volume {
         let mut tree = self.tree();
         if let Ok(node) = tree.get_mut(ino) {
             node.opens = node.opens.saturating_sub(1);
+            node.writers = node.writers.saturating_sub(u32::from(write));
         }
         tree.drop_if_unused(ino);
         sealed

@@ -9,11 +9,31 @@ use crate::volume::content::Content;
 use crate::volume::error::{Result, VolumeError};
 use crate::volume::handle::Handle;
 use crate::volume::journal::{Base, Op, Seq};
-use crate::volume::tree::{Child, Ino, Kind, Node, Place, Tree};
+use crate::volume::tree::{Child, Ino, Kind, Node, Opaque, Place, Tree};
 use crate::volume::writeback::Tag;
 
 /// A symbolic link's target is at most this long on Linux.
 const MAX_TARGET_BYTES: usize = 4095;
+
+/// What `create` does with a file that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum IfThere {
+    Open,
+    /// `O_TRUNC`.
+    Cut,
+    /// `O_EXCL`.
+    Refuse,
+}
+
+impl IfThere {
+    pub(crate) fn by_flags(flags: i32) -> Self {
+        match flags {
+            flags if flags & libc::O_EXCL != 0 => Self::Refuse,
+            flags if flags & libc::O_TRUNC != 0 => Self::Cut,
+            _ => Self::Open,
+        }
+    }
+}
 
 /// What `create` made or found.
 #[derive(Debug)]
@@ -38,19 +58,22 @@ impl Volume {
         }
     }
 
-    /// Creates and opens a regular file, or opens the one that is there (`exclusive`: refuses to).
+    /// Creates and opens a regular file, or opens the one that somebody made since the kernel looked.
     pub(crate) async fn create(
         &self,
         parent: Ino,
         name: &str,
         mode: u32,
         caller: Caller,
-        exclusive: bool,
+        there: IfThere,
     ) -> Result<Created> {
         match self.resolve(parent, name).await {
-            Ok(_) if exclusive => return Err(VolumeError::Exists),
+            Ok(_) if there == IfThere::Refuse => return Err(VolumeError::Exists),
             Ok(ino) => {
                 let handle = self.open(ino, true).await?;
+                if there == IfThere::Cut {
+                    self.truncate(ino, 0).await?;
+                }
                 return Ok(Created { stat: self.entry(ino)?, handle });
             }
             Err(VolumeError::NotFound) => {}
@@ -59,9 +82,7 @@ impl Volume {
         let ino = self.new_file(parent, name, mode, caller)?;
         let content = self.tree().get(ino)?.content()?;
         let handle = self.handles.insert(Handle::File { ino, content, write: true })?;
-        let mut tree = self.tree();
-        tree.get_mut(ino)?.opens += 1;
-        drop(tree);
+        self.count_open(ino, true)?;
         Ok(Created { stat: self.entry(ino)?, handle })
     }
 
@@ -104,7 +125,7 @@ impl Volume {
         let ino = tree.insert(parent, name, new_directory(attr))?;
         let op = Op::Mkdir { path, attr, write: Uuid::new_v4() };
         let seq = self.submit_new(&mut tree, ino, parent, name, op)?;
-        tree.get_mut(ino)?.dir_mut()?.opaque = Some(seq);
+        tree.get_mut(ino)?.dir_mut()?.opaque = Some(Opaque::UntilDone(seq));
         drop(tree);
         self.entry(ino)
     }
@@ -155,8 +176,9 @@ impl Volume {
             }
             node.content().ok()
         };
-        let open = match content {
-            Some(content) => content.state.write().await.open.take(),
+        // Held until the name is gone: a write that begins now must see that.
+        let mut state = match &content {
+            Some(content) => Some(content.state.write().await),
             None => None,
         };
         let mut tree = self.tree();
@@ -164,7 +186,10 @@ impl Volume {
             return Err(VolumeError::NotFound);
         }
         self.keep_directory(&mut tree, parent)?;
-        self.remove_object(&mut tree, ino, open)?;
+        self.remove_object(&mut tree, ino, state.as_ref().and_then(|state| state.open))?;
+        if let Some(state) = &mut state {
+            state.open = None;
+        }
         touch_parent(&mut tree, parent);
         Ok(())
     }

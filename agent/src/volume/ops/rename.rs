@@ -6,7 +6,7 @@ use super::{new_path, touch_parent};
 use crate::volume::Volume;
 use crate::volume::error::{Result, VolumeError};
 use crate::volume::journal::{Op, Seq};
-use crate::volume::tree::{Child, Ino, Node, Place, Tree};
+use crate::volume::tree::{Child, Ino, Node, Opaque, Place, Tree};
 use crate::volume::writeback::Tag;
 
 /// One end of a move.
@@ -40,11 +40,17 @@ impl Volume {
         }
         self.check_kinds(source, target).await?;
         let open = self.open_record(source).await?;
-        let target_open = match target {
-            Some(target) => self.take_open(target).await?,
+        let content = target.and_then(|target| self.tree().get(target).ok()?.content().ok());
+        let mut state = match &content {
+            Some(content) => Some(content.state.write().await),
             None => None,
         };
+        let target_open = state.as_ref().and_then(|state| state.open);
         self.apply_move(source, target, from, to, target_open)?;
+        if let Some(state) = &mut state {
+            state.open = None;
+        }
+        drop(state);
         self.reopen_record(source, open).await
     }
 
@@ -92,14 +98,6 @@ impl Volume {
         let content = self.tree().get(ino)?.content().ok();
         Ok(match content {
             Some(content) => content.state.read().await.open,
-            None => None,
-        })
-    }
-
-    async fn take_open(&self, ino: Ino) -> Result<Option<Seq>> {
-        let content = self.tree().get(ino)?.content().ok();
-        Ok(match content {
-            Some(content) => content.state.write().await.open.take(),
             None => None,
         })
     }
@@ -159,7 +157,7 @@ impl Volume {
         let node = tree.get_mut(plan.source)?;
         node.pending = Some(seq);
         let dir = node.dir_mut()?;
-        dir.opaque = Some(seq);
+        dir.opaque = Some(Opaque::UntilStarted(seq));
         dir.moved_from = sources;
         Ok(())
     }
@@ -172,8 +170,8 @@ impl Volume {
         let content = self.tree().get(ino)?.content()?;
         let mut state = content.state.write().await;
         let (Some(open), Some(data)) = (state.open, state.data.clone()) else { return Ok(()) };
-        let op = self.put_op(ino, &data)?;
-        if let Some(op) = op {
+        let tree = self.tree();
+        if let Some(op) = self.put_op(&tree, ino, &data)? {
             state.open = Some(self.note_open(op, Some(open))?);
         }
         Ok(())

@@ -10,13 +10,13 @@ use crate::volume::cache::extents::Extents;
 use crate::volume::content::{Content, State};
 use crate::volume::error::{Result, VolumeError};
 use crate::volume::journal::{Op, Position, Seq};
-use crate::volume::tree::{Ino, Place};
+use crate::volume::tree::{Ino, Place, Tree};
 use crate::volume::writeback::Tag;
 
 impl Volume {
-    /// The upload of an inode as it is now; none for one that was unlinked.
-    pub(crate) fn put_op(&self, ino: Ino, data: &DataFile) -> Result<Option<Op>> {
-        let tree = self.tree();
+    /// The upload of an inode as it is now; none for one that was unlinked. The caller keeps the tree locked until the
+    /// operation is in the journal: a rename in between would upload it to the old name.
+    pub(crate) fn put_op(&self, tree: &Tree, ino: Ino, data: &DataFile) -> Result<Option<Op>> {
         let Some(path) = tree.upload_path(ino) else { return Ok(None) };
         let node = tree.get(ino)?;
         Ok(Some(Op::Put {
@@ -55,13 +55,13 @@ impl Volume {
     }
 
     fn submit_put(&self, ino: Ino, state: &mut State, data: Arc<DataFile>) -> Result<Option<(Seq, Position)>> {
-        let Some(op) = self.put_op(ino, &data)? else { return Ok(None) };
         let mut tree = self.tree();
+        let Some(op) = self.put_op(&tree, ino, &data)? else { return Ok(None) };
         let touched = match &tree.get(ino)?.place {
             Place::At { parent, name } => vec![(*parent, name.clone())],
             Place::Root | Place::Gone | Place::Replaced { .. } => Vec::new(),
         };
-        let tag = Tag { ino: Some(ino), data: Some(data), touched, preserve: Vec::new() };
+        let tag = Tag { ino: Some(ino), data: Some(data), bytes: state.size, touched, preserve: Vec::new() };
         let (seq, position) = self.submit(&mut tree, op, tag, state.open)?;
         let node = tree.get_mut(ino)?;
         node.dirty = false;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use super::{Child, Dir, Ino, Kind, Listed, Node, Place, Question, Remote, Stamp, Tree};
+use super::{Asked, Child, Dir, Ino, Kind, Listed, Node, Place, Question, Remote, Stamp, Tree};
 use crate::volume::attr::{self, Attr, Extra, Owner, Time};
 use crate::volume::content::Content;
 use crate::volume::error::Result;
@@ -13,6 +13,9 @@ use crate::volume::store::ObjectInfo;
 
 /// S3's clock has seconds: an object changed again within this leaves no trace in a listing.
 const RACY: Duration = Duration::from_secs(2);
+
+/// From this size on a directory is rid of the names it does not have, now and then.
+const MANY_CHILDREN: usize = 4096;
 
 /// What S3 has under a name.
 #[derive(Debug)]
@@ -51,9 +54,9 @@ impl Tree {
         found: Option<Found>,
         owner: Owner,
     ) -> Result<Option<Ino>> {
-        let now = self.stamp();
+        let asked = question.asked;
         let dir = self.get(parent)?.dir()?;
-        let changed_here = dir.recent.get(name).is_some_and(|clock| *clock > question.clock);
+        let changed_here = dir.changed_since(name, asked);
         let known = match dir.children.get(name) {
             Some(Child::Gone(seq)) if self.is_outstanding(Some(*seq)) => return Ok(None),
             Some(Child::Node(ino)) => Some(*ino),
@@ -64,11 +67,11 @@ impl Tree {
         }
         match (known, found) {
             (Some(ino), Some(found)) if self.is_same(ino, &found) => {
-                self.refresh(ino, &found, owner, now)?;
+                self.refresh(ino, &found, owner, asked.stamp)?;
                 Ok(Some(ino))
             }
             (Some(ino), None) if self.has_local_below(ino) => Ok(Some(ino)),
-            (known, found) => self.replace(parent, name, known, found, owner),
+            (known, found) => self.replace((parent, name), known, found, owner, asked.stamp),
         }
     }
 
@@ -110,42 +113,40 @@ impl Tree {
 
     fn replace(
         &mut self,
-        parent: Ino,
-        name: &str,
+        (parent, name): (Ino, &str),
         known: Option<Ino>,
         found: Option<Found>,
         owner: Owner,
+        asked: Stamp,
     ) -> Result<Option<Ino>> {
-        let now = self.stamp();
         if let Some(old) = known {
             self.detach(old, Place::Replaced { parent, name: name.to_owned() }, None);
         }
         let Some(found) = found else {
-            self.get_mut(parent)?.dir_mut()?.children.insert(name.to_owned(), Child::Absent(now));
+            self.get_mut(parent)?.dir_mut()?.note_absent(name, asked);
             return Ok(None);
         };
         let mut node = new_node(&found, owner);
-        node.checked = Some(now);
+        node.checked = Some(asked);
         self.insert(parent, name, node).map(Some)
     }
 
-    /// Merges a whole listing of a directory, asked for at `clock`.
-    pub(crate) fn adopt_listing(&mut self, dir: Ino, entries: &BTreeMap<String, Listed>, clock: u64) -> Result<()> {
-        let now = self.stamp();
+    /// Merges a whole listing of a directory.
+    pub(crate) fn adopt_listing(&mut self, dir: Ino, entries: &BTreeMap<String, Listed>, asked: Asked) -> Result<()> {
         for (name, listed) in entries {
             if let Some(ino) = self.child(dir, name) {
-                self.recheck(ino, listed, now);
-            } else if self.may_list(dir, name, clock)? {
+                self.recheck(ino, listed, asked.stamp);
+            } else if self.may_list(dir, name, asked)? {
                 self.get_mut(dir)?.dir_mut()?.children.insert(name.clone(), Child::Listed(listed.clone()));
             }
         }
-        for name in self.unlisted(dir, entries, clock)? {
+        for name in self.unlisted(dir, entries, asked)? {
             match self.child(dir, &name) {
                 Some(ino) => self.detach(ino, Place::Replaced { parent: dir, name }, None),
                 None => drop(self.get_mut(dir)?.dir_mut()?.children.remove(&name)),
             }
         }
-        self.get_mut(dir)?.dir_mut()?.listed = Some(now);
+        self.get_mut(dir)?.dir_mut()?.listed = Some(asked.stamp);
         Ok(())
     }
 
@@ -153,7 +154,7 @@ impl Tree {
     fn recheck(&mut self, ino: Ino, listed: &Listed, now: Stamp) {
         let Ok(node) = self.get_mut(ino) else { return };
         let same = match listed {
-            Listed::Dir { .. } => node.is_dir(),
+            Listed::Dir => node.is_dir(),
             Listed::File { etag, size, last_modified, .. } => node.remote.as_ref().is_some_and(|remote| {
                 remote.etag == *etag
                     && remote.size == *size
@@ -166,9 +167,9 @@ impl Tree {
         }
     }
 
-    fn may_list(&self, dir: Ino, name: &str, clock: u64) -> Result<bool> {
+    fn may_list(&self, dir: Ino, name: &str, asked: Asked) -> Result<bool> {
         let dir = self.get(dir)?.dir()?;
-        if dir.recent.get(name).is_some_and(|changed| *changed > clock) {
+        if dir.changed_since(name, asked) {
             return Ok(false);
         }
         Ok(match dir.children.get(name) {
@@ -179,10 +180,10 @@ impl Tree {
     }
 
     /// Names we know that S3 did not list and that are not ours to say.
-    fn unlisted(&self, dir: Ino, entries: &BTreeMap<String, Listed>, clock: u64) -> Result<Vec<String>> {
+    fn unlisted(&self, dir: Ino, entries: &BTreeMap<String, Listed>, asked: Asked) -> Result<Vec<String>> {
         let dir = self.get(dir)?.dir()?;
         let gone = dir.children.iter().filter(|(name, child)| {
-            let recent = dir.recent.get(*name).is_some_and(|changed| *changed > clock);
+            let recent = dir.changed_since(name, asked);
             let ours = match child {
                 Child::Node(ino) => self.get(*ino).is_ok_and(|node| self.is_local(node)) || self.has_local_below(*ino),
                 Child::Gone(seq) => self.is_outstanding(Some(*seq)),
@@ -191,6 +192,20 @@ impl Tree {
             !entries.contains_key(*name) && !recent && !ours
         });
         Ok(gone.map(|(name, _)| name.clone()).collect())
+    }
+}
+
+impl Dir {
+    fn changed_since(&self, name: &str, asked: Asked) -> bool {
+        self.recent.get(name).is_some_and(|changed| changed.clock > asked.clock)
+    }
+
+    /// S3 does not have the name. Of many such names the older are forgotten.
+    fn note_absent(&mut self, name: &str, asked: Stamp) {
+        if self.children.len() >= MANY_CHILDREN && self.children.len() % MANY_CHILDREN == 0 {
+            self.children.retain(|_, child| !matches!(child, Child::Absent(_)));
+        }
+        self.children.insert(name.to_owned(), Child::Absent(asked));
     }
 }
 

@@ -1,7 +1,10 @@
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
 use super::adopt::Found;
 use super::*;
 use crate::volume::attr::Owner;
-use crate::volume::store::{Headers, ObjectInfo};
+use crate::volume::store::{Etag, Headers, ObjectInfo};
 
 const OWNER: Owner = Owner { uid: 1, gid: 1 };
 
@@ -31,7 +34,7 @@ fn ask(tree: &Tree, parent: Ino, name: &str) -> Question {
 }
 
 fn answer(tree: &mut Tree, name: &str, found: Option<Found>) -> Option<Ino> {
-    let question = Question { paths: vec![], clock: tree.clock(), hint: Hint::Unknown };
+    let question = Question { paths: vec![], asked: tree.ask(), hint: Hint::Unknown };
     tree.adopt(Ino::ROOT, name, &question, found, OWNER).unwrap()
 }
 
@@ -81,13 +84,22 @@ fn an_epoch_ends_trust_but_not_local_state() {
 }
 
 #[test]
+fn an_answer_from_before_the_epoch_is_not_trusted_after_it() {
+    let mut tree = tree();
+    let question = Question { paths: vec![], asked: tree.ask(), hint: Hint::Unknown };
+    tree.raise_epoch();
+    tree.adopt(Ino::ROOT, "a", &question, found("a", "1"), OWNER).unwrap();
+    ask(&tree, Ino::ROOT, "a");
+}
+
+#[test]
 fn a_moved_directory_is_looked_for_where_it_was() {
     let mut tree = tree();
     let dir = tree.insert(Ino::ROOT, "b", directory()).unwrap();
     let sub = tree.insert(dir, "sub", directory()).unwrap();
     tree.begin(Seq(5));
     let moved = tree.get_mut(dir).unwrap().dir_mut().unwrap();
-    moved.opaque = Some(Seq(5));
+    moved.opaque = Some(Opaque::UntilStarted(Seq(5)));
     moved.moved_from = vec![(Seq(5), "x/a".into())];
     assert_eq!(tree.places(sub), ["x/a/sub"]);
     tree.started(Seq(5));
@@ -101,9 +113,11 @@ fn a_new_directory_does_not_show_what_was_there_before() {
     let mut tree = tree();
     let dir = tree.insert(Ino::ROOT, "d", directory()).unwrap();
     tree.begin(Seq(7));
-    tree.get_mut(dir).unwrap().dir_mut().unwrap().opaque = Some(Seq(7));
+    tree.get_mut(dir).unwrap().dir_mut().unwrap().opaque = Some(Opaque::UntilDone(Seq(7)));
     assert!(matches!(tree.knows(dir, "old").unwrap(), Known::Absent));
     tree.started(Seq(7));
+    assert!(matches!(tree.knows(dir, "old").unwrap(), Known::Absent));
+    tree.end(Seq(7));
     assert_eq!(ask(&tree, dir, "old").paths, ["d/old"]);
 }
 
@@ -115,7 +129,7 @@ fn a_listing_removes_what_is_gone_and_keeps_what_is_ours() {
     answer(&mut tree, "theirs", found("theirs", "1")).unwrap();
     let new =
         Listed::File { path: "new".into(), etag: Etag("9".into()), size: 1, last_modified: SystemTime::UNIX_EPOCH };
-    tree.adopt_listing(Ino::ROOT, &BTreeMap::from([("new".to_owned(), new)]), tree.clock()).unwrap();
+    tree.adopt_listing(Ino::ROOT, &BTreeMap::from([("new".to_owned(), new)]), tree.ask()).unwrap();
     assert_eq!(tree.names(Ino::ROOT).unwrap(), ["new", "ours"]);
     assert!(matches!(tree.knows(Ino::ROOT, "theirs").unwrap(), Known::Absent));
 }

@@ -7,7 +7,7 @@ use crate::volume::Volume;
 use crate::volume::attr::Extra;
 use crate::volume::cache::DataFile;
 use crate::volume::control::Failure;
-use crate::volume::journal::{Base, Op, Outcome, Record, Seq};
+use crate::volume::journal::{Base, Op, Outcome, Record, Seq, Unfinished};
 use crate::volume::store::Etag;
 use crate::volume::tree::{Child, Ino, Kind, Node, Place, Remote, Tree};
 
@@ -60,6 +60,7 @@ impl Uploaded {
 impl Volume {
     /// An operation is done.
     pub(super) fn finish(&self, seq: Seq, performed: Performed) {
+        self.breaker.close();
         let Performed { outcome, effect } = performed;
         let mut tree = self.tree();
         let record = Record::Done { seq, outcome: outcome.clone() };
@@ -98,12 +99,19 @@ impl Volume {
         let removed = table.pending.remove(seq, outcome)?;
         table.forget(seq);
         tree.end(seq);
-        if table.pending.is_empty() && table.open.is_empty() {
-            if let Err(error) = self.journal.reset_if_grown() {
-                tracing::warn!(%error, "the journal cannot be emptied");
-            }
+        self.queue.unsent.fetch_sub(removed.1.bytes, Ordering::Relaxed);
+        if self.journal.is_long() {
+            self.compact(&table);
         }
         Some(removed)
+    }
+
+    fn compact(&self, table: &super::Table) {
+        let begun = table.pending.iter().map(|(seq, op, _)| (seq, Unfinished { op: op.clone(), open: false }));
+        let open = table.open.iter().map(|(seq, op)| (*seq, Unfinished { op: op.clone(), open: true }));
+        if let Err(error) = self.journal.compact(&begun.chain(open).collect()) {
+            tracing::warn!(%error, "the journal cannot be compacted");
+        }
     }
 
     fn keep_lost(&self, seq: Seq, op: &Op, data: &DataFile) -> String {
@@ -170,10 +178,8 @@ fn note_moved(tree: &mut Tree, dir: Ino, seq: Seq, from: &str, to: &str) {
     let mut left = vec![dir];
     while let Some(ino) = left.pop() {
         let Ok(node) = tree.get_mut(ino) else { continue };
-        if let Some(remote) = &mut node.remote {
-            if pending::is_below(&remote.path, from) {
-                remote.path = format!("{to}{}", &remote.path[from.len()..]);
-            }
+        if let Some(remote) = node.remote.as_mut().filter(|remote| pending::is_below(&remote.path, from)) {
+            remote.path = format!("{to}{}", &remote.path[from.len()..]);
         }
         if let Kind::Dir(dir) = &mut node.kind {
             dir.moved_from.retain(|(moved, _)| *moved != seq);
@@ -190,11 +196,10 @@ fn note_moved(tree: &mut Tree, dir: Ino, seq: Seq, from: &str, to: &str) {
 /// The names an operation changed are as S3 has them now.
 fn settle_names(tree: &mut Tree, seq: Seq, tag: &Tag) {
     let now = tree.stamp();
-    if let Some(node) = tag.ino.and_then(|ino| tree.get_mut(ino).ok()) {
-        if node.pending == Some(seq) {
-            node.pending = None;
-            node.checked = Some(now);
-        }
+    let node = tag.ino.and_then(|ino| tree.get_mut(ino).ok());
+    if let Some(node) = node.filter(|node| node.pending == Some(seq)) {
+        node.pending = None;
+        node.checked = Some(now);
     }
     for (parent, name) in &tag.touched {
         tree.touch(*parent, name);

@@ -155,10 +155,6 @@ impl<T> Pending<T> {
         self.entries.iter().map(|(seq, entry)| (*seq, &entry.op, &entry.tag))
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
     pub(crate) fn contains(&self, seq: Seq) -> bool {
         self.entries.contains_key(&seq)
     }

@@ -157,10 +157,11 @@ impl Volume {
             Ok(parts) => self.store.multipart_complete(key, &upload, &parts, condition).await,
             Err(error) => Err(error),
         };
-        if result.is_err() {
-            if let Err(error) = self.store.multipart_abort(key, &upload).await {
-                tracing::info!(%key, %error, "a multipart upload could not be given up");
-            }
+        if result.is_ok() {
+            return result;
+        }
+        if let Err(error) = self.store.multipart_abort(key, &upload).await {
+            tracing::info!(%key, %error, "a multipart upload could not be given up");
         }
         result
     }

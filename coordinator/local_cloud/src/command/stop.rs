@@ -26,23 +26,32 @@ const POLL: Duration = Duration::from_millis(50);
 
 pub(super) fn run(directory: &Path, purge: bool) -> anyhow::Result<ExitCode> {
     require_root()?;
-    if !directory.exists() {
+    let Some(layout) = existing(directory)? else {
         println!("no cloud in {}", directory.display());
         return Ok(ExitCode::SUCCESS);
-    }
-    let layout = Layout::create(directory)?;
+    };
     let count = fleet::load_instances(&layout)?.values().filter(|instance| !instance.state.is_terminated()).count();
     end_machines(&layout)?;
     let lock = end_cloud(&layout, directory)?;
     end_machines(&layout)?;
     clean_up(&layout)?;
     if purge {
-        durable::remove_tree(layout.root())?;
+        remove_all_files(&layout)?;
     }
     drop(lock);
     let kept = if purge { "its directory is removed" } else { "its buckets are kept" };
     println!("cloud in {} is stopped: {count} instances terminated, {kept}", directory.display());
     Ok(ExitCode::SUCCESS)
+}
+
+/// The layout of a directory that a cloud has served, even if its files are lost; none for any other one.
+fn existing(directory: &Path) -> anyhow::Result<Option<Layout>> {
+    if !directory.exists() {
+        return Ok(None);
+    }
+    let layout = Layout::open(directory)?;
+    let has_served = layout.lock().exists() || network::is_there(&Names::new(CloudTag::of(&layout)))?;
+    Ok(has_served.then_some(layout))
 }
 
 /// Powers every machine off, and ends by force what does not follow.
@@ -57,7 +66,10 @@ fn end_machines(layout: &Layout) -> anyhow::Result<()> {
 }
 
 fn machines(layout: &Layout) -> anyhow::Result<Vec<MachineDir>> {
-    let entries = std::fs::read_dir(layout.instances())?;
+    let entries = match std::fs::read_dir(layout.instances()) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
     Ok(entries.filter_map(|entry| Some(MachineDir::new(entry.ok()?.path()))).collect())
 }
 
@@ -120,4 +132,16 @@ fn clean_up(layout: &Layout) -> anyhow::Result<()> {
     durable::remove_file(&layout.role_keys())?;
     durable::remove_file(&layout.info())?;
     Ok(())
+}
+
+/// Removes what a cloud keeps, by name: whatever else is in the directory is somebody else's.
+fn remove_all_files(layout: &Layout) -> anyhow::Result<()> {
+    durable::remove_tree(&layout.bucket())?;
+    for file in [layout.settings(), layout.document_key(), layout.document_certificate(), layout.log(), layout.lock()] {
+        durable::remove_file(&file)?;
+    }
+    match std::fs::remove_dir(layout.root()) {
+        Err(error) if error.kind() != std::io::ErrorKind::DirectoryNotEmpty => Err(error.into()),
+        _ => Ok(()),
+    }
 }

@@ -129,6 +129,8 @@ pub(super) fn load_all(layout: &Layout) -> io::Result<BTreeMap<String, Launch>> 
     for entry in std::fs::read_dir(layout.launches())? {
         let path = entry?.path();
         if path.extension().is_none_or(|extension| extension != "json") {
+            // A launch that was being written when the process was killed: nobody was told of it.
+            durable::remove_file(&path)?;
             continue;
         }
         let Some(launch) = durable::load::<Launch>(&path)? else { continue };

@@ -14,6 +14,8 @@ const PAUSE: Duration = Duration::from_millis(30);
 
 pub(crate) struct Lab {
     dir: tempfile::TempDir,
+    /// The six digits in the names of its bridge and namespaces, which follow from its directory.
+    tag: String,
 }
 
 /// One row of `cloud status --json`.
@@ -28,7 +30,9 @@ pub(crate) struct Machine {
 impl Lab {
     /// A cloud that runs. Machines need root: without it, this fails.
     pub(crate) fn start() -> Self {
-        let lab = Self { dir: tempfile::tempdir().unwrap() };
+        let dir = tempfile::tempdir().unwrap();
+        let tag = tag(dir.path());
+        let lab = Self { dir, tag };
         lab.start_again();
         lab
     }
@@ -139,11 +143,10 @@ impl Lab {
     /// What of this cloud is on the host, one line each: links, namespaces, mounts, processes.
     pub(crate) fn traces(&self) -> Vec<String> {
         let dir = self.dir.path().to_str().unwrap().to_owned();
-        let tag = self.tag();
         let listed = |args: &[&str]| text(&Command::new("ip").args(args).output().unwrap());
         let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
         let lines = [listed(&["-o", "link"]), listed(&["netns"]), mounts].join("\n");
-        let named = |line: &&str| line.contains(&dir) || line.contains(&tag);
+        let named = |line: &&str| line.contains(&dir) || line.contains(&self.tag);
         let mut found: Vec<String> = lines.lines().filter(named).map(str::to_owned).collect();
         for entry in std::fs::read_dir("/proc").unwrap() {
             let command = std::fs::read(entry.unwrap().path().join("cmdline")).unwrap_or_default();
@@ -154,19 +157,18 @@ impl Lab {
         }
         found
     }
-
-    /// The six digits in the names of its bridge and namespaces, which follow from its directory.
-    fn tag(&self) -> String {
-        use sha2::{Digest, Sha256};
-        let path = self.dir.path().canonicalize().unwrap();
-        hex::encode(&Sha256::digest(path.as_os_str().as_encoded_bytes())[..3])
-    }
 }
 
 impl Drop for Lab {
     fn drop(&mut self) {
         let _ = self.cloud(&["stop"]);
     }
+}
+
+fn tag(dir: &Path) -> String {
+    use sha2::{Digest, Sha256};
+    let path = dir.canonicalize().unwrap();
+    hex::encode(&Sha256::digest(path.as_os_str().as_encoded_bytes())[..3])
 }
 
 /// The example `cloud`, which cargo builds beside the tests.

@@ -98,11 +98,10 @@ fn wire_direction(direction: Direction) -> transfer::Direction {
     }
 }
 
-/// A peer as nodes are told of it: what /etc/hosts needs. The cluster's name is the node's own.
 fn identity(peer: Peer) -> v1::NodeIdentity {
     v1::NodeIdentity {
-        cluster: String::new(),
-        cluster_id: String::new(),
+        cluster: peer.cluster.to_string(),
+        cluster_id: peer.cluster_id.to_string(),
         index: peer.index,
         host_name: peer.host_name,
         instance_id: peer.instance.to_string(),

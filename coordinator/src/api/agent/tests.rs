@@ -9,7 +9,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use ec2mpi_proto::id::{ClusterId, InstanceId};
 use ec2mpi_proto::v1::agent_service_client::AgentServiceClient;
-use ec2mpi_proto::v1::{CommandReply, Heartbeat, Hello, VolumeStatus, agent_message, command, coordinator_message};
+use ec2mpi_proto::v1::{
+    CommandReply, Heartbeat, Hello, NodeIdentity, VolumeStatus, agent_message, command, coordinator_message,
+};
 use rcgen::{CertificateParams, KeyPair};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -252,7 +254,7 @@ async fn everything_but_join_needs_a_members_certificate() {
     assert_eq!(refused.code(), Code::FailedPrecondition);
 }
 
-/// An agent that mounts, and answers every command with "done".
+/// An agent that mounts, and answers every command that it understands with "done".
 async fn play(world: &World, member: &Member) -> mpsc::Sender<AgentMessage> {
     let (words, stream) = mpsc::channel(16);
     let hello = Hello { protocol_version: PROTOCOL_VERSION, boot_id: "boot".into(), ..Hello::default() };
@@ -266,9 +268,8 @@ async fn play(world: &World, member: &Member) -> mpsc::Sender<AgentMessage> {
     tokio::spawn(async move {
         while let Ok(Some(word)) = commands.message().await {
             if let Some(coordinator_message::Message::Command(command)) = word.message {
-                let peers = matches!(command.command, Some(command::Command::SetPeers(_)));
-                let value = if peers { "peers" } else { "done" }.to_owned();
-                let reply = CommandReply { command_id: command.id, error: String::new(), value };
+                let error = command.command.map(complaint).unwrap_or_default();
+                let reply = CommandReply { command_id: command.id, error, value: "done".into() };
                 if replies.send(message(agent_message::Message::Reply(reply))).await.is_err() {
                     return;
                 }
@@ -276,6 +277,16 @@ async fn play(world: &World, member: &Member) -> mpsc::Sender<AgentMessage> {
         }
     });
     words
+}
+
+/// What an agent has against a command.
+fn complaint(command: command::Command) -> String {
+    let command::Command::SetPeers(peers) = command else { return String::new() };
+    let whole = |peer: &NodeIdentity| {
+        let named = peer.cluster == "demo" && peer.host_name == format!("demo-{}", peer.index);
+        named && peer.cluster_id.parse::<ClusterId>().is_ok() && peer.address.parse::<Ipv4Addr>().is_ok()
+    };
+    if peers.peers.iter().all(whole) { String::new() } else { format!("not whole: {peers:?}") }
 }
 
 fn message(message: agent_message::Message) -> AgentMessage {

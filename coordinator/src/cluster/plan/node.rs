@@ -105,6 +105,8 @@ pub(super) fn peers(intent: &Intent) -> Vec<Peer> {
     joined
         .filter_map(|node| {
             Some(Peer {
+                cluster: intent.cluster.spec.name.clone(),
+                cluster_id: intent.cluster.id.clone(),
                 index: node.index,
                 host_name: host_name(&intent.cluster.spec.name, node.index),
                 instance: node.instance.clone()?,

@@ -70,8 +70,8 @@ mod tests {
     use s3s::dto::Range as Wanted;
 
     fn object(parts: &[u64]) -> Object {
-        let facts = |(at, size): (usize, &u64)| PartFacts { number: at as i32 + 1, size: *size, checksum: None };
-        Object { size: parts.iter().sum(), parts: parts.iter().enumerate().map(facts).collect(), ..Object::default() }
+        let facts = |(number, size): (i32, &u64)| PartFacts { number, size: *size, checksum: None };
+        Object { size: parts.iter().sum(), parts: (1..).zip(parts).map(facts).collect(), ..Object::default() }
     }
 
     #[test]

@@ -1,0 +1,16 @@
+//! The volume over real FUSE mounts, with the store in memory. Needs root and /dev/fuse, and fails without them.
+
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
+
+#[path = "volume/conflicts.rs"]
+mod conflicts;
+#[path = "volume/durability.rs"]
+mod durability;
+#[path = "volume/lab.rs"]
+mod lab;
+#[path = "volume/names.rs"]
+mod names;
+#[path = "volume/posix.rs"]
+mod posix;
+#[path = "volume/programs.rs"]
+mod programs;
