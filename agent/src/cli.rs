@@ -3,14 +3,12 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 use crate::node::{self, archive, join, paths::Paths, supervise, wrapper};
 use crate::telemetry;
 use crate::volume::{control, mount};
-
-/// The exit code of an agent that the coordinator refuses.
-const REFUSED: u8 = 3;
 
 /// What runs on every node of an ec2mpi cluster, and the volume by itself.
 #[derive(Debug, Parser)]
@@ -52,7 +50,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Err(error) => {
             eprintln!("error: {error:#}");
             let refused = error.chain().any(|cause| cause.downcast_ref::<join::Refused>().is_some());
-            if refused { ExitCode::from(REFUSED) } else { ExitCode::FAILURE }
+            if refused { ExitCode::from(join::REFUSED_EXIT_CODE) } else { ExitCode::FAILURE }
         }
     }
 }
@@ -60,7 +58,10 @@ pub fn run(cli: Cli) -> ExitCode {
 fn carry_out(verb: Verb) -> anyhow::Result<()> {
     match verb {
         Verb::Supervise => on_runtime(supervise::run(Paths::new("/"))),
-        Verb::Run => on_runtime(node::run(Paths::new("/"))),
+        Verb::Run => {
+            let agent = std::env::current_exe().context("cannot find the agent's own program")?;
+            on_runtime(node::run(Paths::new("/"), agent))
+        }
         Verb::Mount(args) => {
             telemetry::start();
             mount::run(args)

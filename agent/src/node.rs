@@ -6,6 +6,7 @@
 pub mod archive;
 pub mod backoff;
 pub mod bootstrap;
+pub mod certificate;
 pub mod client;
 pub mod command;
 pub mod exec;
@@ -24,8 +25,10 @@ pub mod supervise;
 pub mod transfer;
 pub mod wrapper;
 
+use std::path::PathBuf;
+
 use anyhow::{Context, bail};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::config::AgentConfig;
 use crate::durable;
@@ -35,11 +38,12 @@ use membership::Membership;
 use paths::Paths;
 
 /// The agent: joins if it has not yet, installs the SSH material, then keeps a session. Returns only with an error.
+/// `agent` is the agent's own program, for the children that do its work.
 ///
 /// # Errors
 ///
 /// [`join::Refused`] at its root when the coordinator does not want this node.
-pub async fn run(paths: Paths) -> anyhow::Result<()> {
+pub async fn run(paths: Paths, agent: PathBuf) -> anyhow::Result<()> {
     if !nix::unistd::Uid::effective().is_root() {
         bail!("the agent must run as root");
     }
@@ -47,9 +51,11 @@ pub async fn run(paths: Paths) -> anyhow::Result<()> {
     prepare(&paths)?;
     facts::reached(&paths, Phase::Agent)?;
     limits::raise();
+    // Takes a tenth of a second, and Hello needs it: found out while the join is under way.
+    tokio::spawn(facts::mpi());
     let keys = ssh::keys(&paths).context("cannot make the SSH keys")?;
     let contact = Contact::new(config, paths.clone());
-    let mut membership = stored(&paths, &contact)?;
+    let mut membership = stored(&paths, &contact);
     loop {
         let member = match membership.take() {
             Some(member) => member,
@@ -59,7 +65,7 @@ pub async fn run(paths: Paths) -> anyhow::Result<()> {
         ssh::install(&paths, &member)?;
         facts::reached(&paths, Phase::Ssh)?;
         info!(node = %member.node.host_name, cluster = %member.node.cluster, "ready for commands");
-        session::keep(&contact, &member).await?;
+        session::keep(&contact, &member, agent.clone()).await?;
         info!("the certificate was refused, joining again");
     }
 }
@@ -79,9 +85,14 @@ fn prepare(paths: &Paths) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What an earlier run of the agent has joined; nothing when that was another cluster (an image made of a node).
-fn stored(paths: &Paths, contact: &Contact) -> anyhow::Result<Option<Membership>> {
-    let member = Membership::load(&paths.join_json()).context("cannot read the stored membership")?;
-    let same = |member: &Membership| member.node.cluster_id == contact.config().cluster_id;
-    Ok(member.filter(|member| same(member) && paths.node_certificate().exists() && paths.node_key().exists()))
+/// What an earlier run of the agent has joined; nothing when that was another cluster (an image made of a node), and
+/// when it cannot be read: the same key gets the same answer again.
+fn stored(paths: &Paths, contact: &Contact) -> Option<Membership> {
+    let member = Membership::load(&paths.join_json()).unwrap_or_else(|error| {
+        warn!(%error, "the stored membership is of no use");
+        None
+    })?;
+    let same = member.node.cluster_id == contact.config().cluster_id;
+    let usable = paths.node_key().exists() && paths.node_certificate().exists() && !certificate::has_expired(paths);
+    (same && usable).then_some(member)
 }

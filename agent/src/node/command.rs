@@ -4,9 +4,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use nix::sys::signal::Signal;
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -46,6 +47,24 @@ pub struct Commander {
     paths: Paths,
     executor: Executor,
     answered: Arc<Mutex<Answered>>,
+    /// Numbers commands as they come.
+    sequence: Arc<AtomicU64>,
+    /// The number of the last SetPeers that was carried out.
+    newest_peers: Arc<tokio::sync::Mutex<u64>>,
+}
+
+/// The outcome of a command that was begun.
+#[derive(Debug)]
+pub struct Pending(watch::Receiver<Option<Outcome>>);
+
+impl Pending {
+    /// Waits for it.
+    pub async fn outcome(mut self) -> Outcome {
+        match self.0.wait_for(Option::is_some).await {
+            Ok(outcome) => outcome.clone().unwrap_or_else(|| Err("no outcome".to_owned())),
+            Err(_) => Err("the agent failed while it ran the command".to_owned()),
+        }
+    }
 }
 
 /// The outcomes by id, oldest first in `order`.
@@ -58,37 +77,41 @@ struct Answered {
 impl Commander {
     /// Commands of this node.
     pub fn new(paths: Paths, executor: Executor) -> Self {
-        Self { paths, executor, answered: Arc::default() }
-    }
-
-    /// Runs the command unless its id was seen before, and waits for the outcome of its one run. The run goes on when
-    /// the caller is dropped: a session that breaks does not undo half a command.
-    pub async fn run_once(&self, id: &str, command: Command) -> Outcome {
-        let mut outcome = self.begin(id, command);
-        match outcome.wait_for(Option::is_some).await {
-            Ok(outcome) => outcome.clone().unwrap_or_else(|| Err("no outcome".to_owned())),
-            Err(_) => Err("the agent failed while it ran the command".to_owned()),
+        Self {
+            paths,
+            executor,
+            answered: Arc::default(),
+            sequence: Arc::default(),
+            newest_peers: Arc::default(),
         }
     }
 
-    fn begin(&self, id: &str, command: Command) -> watch::Receiver<Option<Outcome>> {
+    /// Begins the command unless its id was seen before; [`Pending`] has the outcome of its one run. The run goes on
+    /// when the caller is dropped: a session that breaks does not undo half a command.
+    pub fn begin(&self, id: &str, command: Command) -> Pending {
+        let number = self.sequence.fetch_add(1, Ordering::Relaxed);
+        let this = self.clone();
+        self.once(id, async move { this.run(number, command).await })
+    }
+
+    /// Begins the work unless its id was seen before.
+    pub fn once(&self, id: &str, work: impl Future<Output = anyhow::Result<String>> + Send + 'static) -> Pending {
         let mut answered = self.answered.lock();
         if let Some(outcome) = answered.outcomes.get(id) {
-            return outcome.clone();
+            return Pending(outcome.clone());
         }
         let (sender, receiver) = watch::channel(None);
         answered.remember(id, receiver.clone());
-        let this = self.clone();
         tokio::spawn(async move {
-            let outcome = this.run(command).await.map_err(|error| format!("{error:#}"));
+            let outcome = work.await.map_err(|error| format!("{error:#}"));
             let _ = sender.send(Some(outcome));
         });
-        receiver
+        Pending(receiver)
     }
 
-    async fn run(&self, command: Command) -> anyhow::Result<String> {
+    async fn run(&self, number: u64, command: Command) -> anyhow::Result<String> {
         match command {
-            Command::SetPeers(peers) => hosts::write(&self.paths.hosts(), &peers)?,
+            Command::SetPeers(peers) => self.set_peers(number, &peers).await?,
             Command::Drain { timeout } => self.drain(timeout).await?,
             Command::RaiseEpoch => self.ask_volume(&control::Request::Epoch, EPOCH_LIMIT).await?,
             Command::StartProcess(request) => self.executor.start(&request).await?,
@@ -98,6 +121,16 @@ impl Commander {
             Command::WriteHostfile { id, text } => return self.write_hostfile(&id, &text),
         }
         Ok(String::new())
+    }
+
+    /// Commands run side by side; of two lists of peers the one that came last must win.
+    async fn set_peers(&self, number: u64, peers: &[Peer]) -> anyhow::Result<()> {
+        let mut newest = self.newest_peers.lock().await;
+        if number >= *newest {
+            hosts::write(&self.paths.hosts(), peers).context("cannot write the hosts file")?;
+            *newest = number;
+        }
+        Ok(())
     }
 
     fn write_hostfile(&self, id: &ProcessId, text: &str) -> anyhow::Result<String> {
@@ -160,11 +193,11 @@ mod tests {
     async fn a_repeated_id_is_answered_and_not_run_again() {
         let root = tempfile::tempdir().unwrap();
         let commander = commander(root.path());
-        assert_eq!(commander.run_once("a", peers(1)).await, Ok(String::new()));
-        assert_eq!(commander.run_once("a", peers(2)).await, Ok(String::new()));
+        assert_eq!(commander.begin("a", peers(1)).outcome().await, Ok(String::new()));
+        assert_eq!(commander.begin("a", peers(2)).outcome().await, Ok(String::new()));
         let hosts = std::fs::read_to_string(root.path().join("etc/hosts")).unwrap();
         assert!(hosts.contains("10.0.0.1 ") && !hosts.contains("10.0.0.2 "), "{hosts}");
-        commander.run_once("b", peers(2)).await.unwrap();
+        commander.begin("b", peers(2)).outcome().await.unwrap();
         assert!(std::fs::read_to_string(root.path().join("etc/hosts")).unwrap().contains("10.0.0.2 "));
     }
 
@@ -172,9 +205,19 @@ mod tests {
     async fn a_failure_is_remembered_too() {
         let root = tempfile::tempdir().unwrap();
         let commander = commander(root.path());
-        let first = commander.run_once("d", Command::RaiseEpoch).await.unwrap_err();
+        let first = commander.begin("d", Command::RaiseEpoch).outcome().await.unwrap_err();
         assert!(first.contains("no volume answers"), "{first}");
-        assert_eq!(commander.run_once("d", Command::RaiseEpoch).await.unwrap_err(), first);
+        assert_eq!(commander.begin("d", Command::RaiseEpoch).outcome().await.unwrap_err(), first);
+    }
+
+    #[tokio::test]
+    async fn the_last_list_of_peers_wins() {
+        let root = tempfile::tempdir().unwrap();
+        let commander = commander(root.path());
+        let Command::SetPeers(old) = peers(1) else { panic!("no peers") };
+        commander.run(7, peers(2)).await.unwrap();
+        commander.set_peers(6, &old).await.unwrap();
+        assert!(std::fs::read_to_string(root.path().join("etc/hosts")).unwrap().contains("10.0.0.2 "));
     }
 
     #[test]

@@ -50,6 +50,11 @@ pub fn reached(paths: &Paths, phase: Phase) -> anyhow::Result<()> {
     durable::overwrite(&paths.phases_json(), 0o644, &text).context("cannot note a phase")
 }
 
+/// Whether a phase was reached since boot.
+pub fn was_reached(paths: &Paths, phase: Phase) -> bool {
+    stored(paths).contains_key(phase.name())
+}
+
 /// Seconds since the epoch by phase, `boot` among them.
 pub fn phases(paths: &Paths) -> BTreeMap<String, f64> {
     let mut all = stored(paths);
@@ -109,8 +114,13 @@ pub fn memory_bytes() -> u64 {
     kib.unwrap_or(0_u64) * 1024
 }
 
-/// The MPI libraries that are installed where they are looked for.
-pub async fn mpi() -> Vec<Installation> {
+/// The MPI libraries that are installed where they are looked for; looked for once in the life of the agent.
+pub async fn mpi() -> &'static [Installation] {
+    static FOUND: tokio::sync::OnceCell<Vec<Installation>> = tokio::sync::OnceCell::const_new();
+    FOUND.get_or_init(look_for_mpi).await
+}
+
+async fn look_for_mpi() -> Vec<Installation> {
     let mut found: Vec<Installation> = Vec::new();
     for mpirun in candidates() {
         if let Some(installation) = ask(&mpirun).await

@@ -3,25 +3,29 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use ec2mpi_proto::PROTOCOL_VERSION;
 use ec2mpi_proto::v1;
-use rcgen::{CertificateParams, KeyPair};
+use rcgen::KeyPair;
 use tonic::Code;
 use tracing::{info, warn};
 
 use super::backoff::Backoff;
-use super::bootstrap;
+use super::{bootstrap, certificate};
 use super::client::Contact;
 use super::membership::{Identity, Membership, Ssh, User, Volume};
 use super::paths::Paths;
 use super::ssh::PublicKeys;
-use crate::durable;
 
 /// One try of a Join.
 const CALL_LIMIT: Duration = Duration::from_secs(30);
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
+const FIRST_RENEWAL_WAIT: Duration = Duration::from_secs(30);
+const LONGEST_RENEWAL_WAIT: Duration = Duration::from_secs(600);
+
+/// The exit code of an agent that is [`Refused`]: starting it again at once would change nothing.
+pub const REFUSED_EXIT_CODE: u8 = 3;
 
 /// The coordinator will never take this node: it is another instance's key, a cluster being destroyed, or another
 /// protocol version.
@@ -36,7 +40,7 @@ pub struct Refused(String);
 ///
 /// [`Refused`], and what goes wrong on this node.
 pub async fn join(contact: &Contact, keys: &PublicKeys) -> anyhow::Result<Membership> {
-    let key = node_key(contact.paths())?;
+    let key = certificate::key(contact.paths())?;
     let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
     loop {
         match attempt(contact, keys, &key).await {
@@ -51,13 +55,34 @@ pub async fn join(contact: &Contact, keys: &PublicKeys) -> anyhow::Result<Member
     }
 }
 
+/// Renews the certificate whenever two thirds of its life are over. Never returns.
+pub async fn keep_renewed(contact: Contact) {
+    let mut backoff = Backoff::new(FIRST_RENEWAL_WAIT, LONGEST_RENEWAL_WAIT);
+    loop {
+        // The clock is looked at again and again: it may be set, and a machine may be stopped for hours.
+        match certificate::validity(contact.paths()) {
+            Ok(validity) if !validity.is_due(jiff::Timestamp::now().as_second()) => {
+                tokio::time::sleep(FIRST_RENEWAL_WAIT).await;
+                continue;
+            }
+            Ok(_) => {}
+            Err(error) => warn!(error = format!("{error:#}"), "cannot tell when the certificate expires"),
+        }
+        match renew(&contact).await {
+            Ok(()) => backoff.reset(),
+            Err(error) => warn!(error = format!("{error:#}"), "cannot renew the certificate yet"),
+        }
+        tokio::time::sleep(backoff.next_wait()).await;
+    }
+}
+
 /// The same key, a new certificate.
-pub async fn renew(contact: &Contact) -> anyhow::Result<()> {
-    let csr_pem = request_for(&node_key(contact.paths())?)?;
+async fn renew(contact: &Contact) -> anyhow::Result<()> {
+    let csr_pem = certificate::request(&certificate::key(contact.paths())?)?;
     let mut client = contact.member().await?;
     let call = client.renew(v1::RenewRequest { csr_pem });
     let answer = tokio::time::timeout(CALL_LIMIT, call).await.context("the coordinator does not answer")??;
-    store_certificate(contact.paths(), &answer.into_inner().certificate_pem)?;
+    certificate::store(contact.paths(), &answer.into_inner().certificate_pem)?;
     info!("certificate renewed");
     Ok(())
 }
@@ -68,7 +93,7 @@ async fn attempt(contact: &Contact, keys: &PublicKeys, key: &KeyPair) -> anyhow:
         protocol_version: PROTOCOL_VERSION,
         launch_id: contact.config().launch_id.to_string(),
         identity_pkcs7: bootstrap::identity_document().await?,
-        csr_pem: request_for(key)?,
+        csr_pem: certificate::request(key)?,
         ssh_host_public_key: keys.host.clone(),
         ssh_user_public_key: keys.user.clone(),
     };
@@ -86,35 +111,11 @@ fn judge(status: tonic::Status) -> anyhow::Error {
     }
 }
 
-/// The node's key pair, made and stored before it is first used: a node that crashes in between joins again with the
-/// key that the coordinator may have bound it to.
-fn node_key(paths: &Paths) -> anyhow::Result<KeyPair> {
-    let path = paths.node_key();
-    match std::fs::read_to_string(&path) {
-        Ok(pem) => KeyPair::from_pem(&pem).with_context(|| format!("{} holds no key", path.display())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let key = KeyPair::generate().context("cannot make a key")?;
-            durable::overwrite(&path, 0o600, key.serialize_pem().as_bytes()).context("cannot store the key")?;
-            Ok(key)
-        }
-        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
-    }
-}
-
-fn request_for(key: &KeyPair) -> anyhow::Result<String> {
-    let request = CertificateParams::default().serialize_request(key).context("cannot make a certificate request")?;
-    Ok(request.pem()?)
-}
-
-fn store_certificate(paths: &Paths, pem: &str) -> anyhow::Result<()> {
-    durable::overwrite(&paths.node_certificate(), 0o600, pem.as_bytes()).context("cannot store the certificate")
-}
-
 /// Checks the answer and stores it; the membership last, since its presence means: joined.
 fn accept(paths: &Paths, answer: v1::JoinResponse) -> anyhow::Result<Membership> {
     let certificate = answer.certificate_pem.clone();
     let membership = membership(answer).context("the coordinator's answer to the join")?;
-    store_certificate(paths, &certificate)?;
+    certificate::store(paths, &certificate)?;
     membership.store(&paths.join_json()).context("cannot store the membership")?;
     info!(node = %membership.node.host_name, "joined");
     Ok(membership)
@@ -124,9 +125,12 @@ fn membership(answer: v1::JoinResponse) -> anyhow::Result<Membership> {
     let node = answer.node.context("no node")?;
     let ssh = answer.ssh.context("no SSH material")?;
     let volume = answer.volume.context("no volume")?;
+    if !volume.mount_point.starts_with('/') || volume.mount_point.len() < 2 {
+        bail!("mount point {:?}", volume.mount_point);
+    }
     Ok(Membership {
         node: identity(node)?,
-        user: User { home: format!("/home/{}", ssh.user_name), name: ssh.user_name, id: ssh.user_id },
+        user: user(&ssh)?,
         ssh: Ssh {
             host_certificate: ssh.host_certificate,
             user_certificate: ssh.user_certificate,
@@ -145,6 +149,19 @@ fn membership(answer: v1::JoinResponse) -> anyhow::Result<Membership> {
     })
 }
 
+/// An unprivileged user; the name goes into files that have colons, blanks and line ends as marks.
+fn user(ssh: &v1::SshMaterial) -> anyhow::Result<User> {
+    let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
+    let name = ssh.user_name.clone();
+    if name.len() > 32 || !name.starts_with(|c: char| c.is_ascii_lowercase()) || !name.bytes().all(legal) {
+        bail!("user name {name:?}");
+    }
+    if ssh.user_id == 0 || ssh.user_id == u32::MAX {
+        bail!("user id {}", ssh.user_id);
+    }
+    Ok(User { home: format!("/home/{name}"), name, id: ssh.user_id })
+}
+
 fn identity(node: v1::NodeIdentity) -> anyhow::Result<Identity> {
     Ok(Identity {
         cluster: node.cluster.parse()?,
@@ -161,16 +178,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_key_is_made_once_and_is_the_owners_alone() {
-        use std::os::unix::fs::PermissionsExt;
-        let root = tempfile::tempdir().unwrap();
-        let paths = Paths::new(root.path());
-        std::fs::create_dir_all(paths.state_dir()).unwrap();
-        let first = node_key(&paths).unwrap();
-        let second = node_key(&paths).unwrap();
-        assert_eq!(first.serialize_pem(), second.serialize_pem());
-        let mode = std::fs::metadata(paths.node_key()).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
+    fn the_user_of_the_jobs_is_never_root_and_its_name_is_plain() {
+        let ssh = |name: &str, id| v1::SshMaterial { user_name: name.into(), user_id: id, ..Default::default() };
+        assert_eq!(user(&ssh("mpi", 2009)).unwrap().home, "/home/mpi");
+        for (name, id) in [("mpi", 0), ("", 7), ("a:b", 7), ("a\nb", 7), ("../x", 7), ("-x", 7)] {
+            assert!(user(&ssh(name, id)).is_err(), "{name:?} {id}");
+        }
     }
 
     #[test]

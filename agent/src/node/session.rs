@@ -2,58 +2,55 @@
 //! processes go up. It is begun again for as long as the node lives.
 
 mod convert;
+mod heartbeat;
 
 use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use ec2mpi_proto::v1::agent_service_client::AgentServiceClient;
 use ec2mpi_proto::v1::{self, agent_message, command, coordinator_message};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::{Code, Streaming};
 use tracing::{info, warn};
 
 use super::backoff::Backoff;
 use super::client::Contact;
-use super::command::Commander;
+use super::command::{Commander, Pending};
 use super::exec::Executor;
-use super::facts::{self, Phase};
 use super::membership::Membership;
-use super::paths::Paths;
 use super::spool::ProcessId;
-use super::{join, output, transfer};
-use crate::volume::control;
+use super::{certificate, facts, join, output, transfer};
 
 /// Messages on their way up; a full queue slows output down, not the agent's memory.
 const QUEUE: usize = 256;
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 const WELCOME_LIMIT: Duration = Duration::from_secs(15);
-/// How often a volume that is not mounted yet is looked at.
-const IMPATIENCE: Duration = Duration::from_millis(100);
-const STATUS_LIMIT: Duration = Duration::from_secs(2);
-/// A third of what the coordinator issues certificates for, so that two renewals may fail.
-const RENEWAL: Duration = Duration::from_secs(8 * 3600);
+/// Commands under way at once; more wait in the connection.
+const CONCURRENT: usize = 128;
 
 type Outgoing = mpsc::Sender<v1::AgentMessage>;
 
-/// Keeps a session, with growing waits between tries. Returns when the coordinator no longer takes the certificate.
-pub async fn keep(contact: &Contact, member: &Membership) -> anyhow::Result<()> {
-    let agent = std::env::current_exe().context("cannot find the agent's own program")?;
+/// Keeps a session, with growing waits between tries. Returns when the coordinator no longer takes the certificate:
+/// joining again tells whether it takes the node.
+pub async fn keep(contact: &Contact, member: &Membership, agent: PathBuf) -> anyhow::Result<()> {
     let executor = Executor::new(contact.paths().clone(), member.user.clone(), agent);
     let commander = Commander::new(contact.paths().clone(), executor.clone());
-    let renewal = tokio::spawn(renew_forever(contact.clone()));
+    let _renewal = AbortOnDropHandle::new(tokio::spawn(join::keep_renewed(contact.clone())));
     let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
-    let rejected = loop {
+    loop {
         let began = Instant::now();
-        let mut session = Session::new(contact, &executor, &commander);
-        let Err(error) = session.run().await else { continue };
-        if error.downcast_ref::<tonic::Status>().is_some_and(|status| status.code() == Code::Unauthenticated) {
-            break error;
+        let Err(error) = Session::new(contact, &executor, &commander).run().await else { continue };
+        if is_rejection(&error) || certificate::has_expired(contact.paths()) {
+            warn!(error = format!("{error:#}"), "the coordinator does not take the certificate");
+            sleep(LONGEST_WAIT).await;
+            return Ok(());
         }
         if began.elapsed() > LONGEST_WAIT {
             backoff.reset();
@@ -61,22 +58,14 @@ pub async fn keep(contact: &Contact, member: &Membership) -> anyhow::Result<()> 
         let wait = backoff.next_wait();
         warn!(error = format!("{error:#}"), ?wait, "the session ended");
         sleep(wait).await;
-    };
-    renewal.abort();
-    warn!(error = format!("{rejected:#}"), "the coordinator does not know this node");
-    sleep(LONGEST_WAIT).await;
-    Ok(())
+    }
 }
 
-async fn renew_forever(contact: Contact) {
-    loop {
-        sleep(RENEWAL).await;
-        let mut backoff = Backoff::new(Duration::from_secs(10), Duration::from_secs(600));
-        while let Err(error) = join::renew(&contact).await {
-            warn!(error = format!("{error:#}"), "cannot renew the certificate yet");
-            sleep(backoff.next_wait()).await;
-        }
-    }
+/// The answers of a coordinator that does not know this node, or not with this certificate.
+fn is_rejection(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<tonic::Status>().is_some_and(|status| {
+        matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied | Code::FailedPrecondition)
+    })
 }
 
 /// One connection's worth.
@@ -85,6 +74,7 @@ struct Session<'a> {
     executor: &'a Executor,
     commander: &'a Commander,
     followers: HashMap<ProcessId, AbortHandle>,
+    room: Arc<Semaphore>,
 }
 
 impl Drop for Session<'_> {
@@ -95,7 +85,7 @@ impl Drop for Session<'_> {
 
 impl<'a> Session<'a> {
     fn new(contact: &'a Contact, executor: &'a Executor, commander: &'a Commander) -> Self {
-        Self { contact, executor, commander, followers: HashMap::new() }
+        Self { contact, executor, commander, followers: HashMap::new(), room: Arc::new(Semaphore::new(CONCURRENT)) }
     }
 
     /// Ends only with an error: the coordinator never closes a session that it still wants.
@@ -107,65 +97,63 @@ impl<'a> Session<'a> {
         let mut incoming = answer.context("the coordinator does not answer")??.into_inner();
         let beat = welcome(&mut incoming).await?;
         info!(?beat, "session begun");
-        let heart = tokio::spawn(heartbeats(self.contact.paths().clone(), beat, outgoing.clone()));
-        let end = self.obey(&mut incoming, &client, &outgoing).await;
-        heart.abort();
-        end
+        let heart = heartbeat::run(self.contact.paths().clone(), beat, outgoing.clone());
+        let _heart = AbortOnDropHandle::new(tokio::spawn(heart));
+        self.obey(&mut incoming, &outgoing).await
     }
 
     async fn obey(
         &mut self,
         incoming: &mut Streaming<v1::CoordinatorMessage>,
-        client: &AgentServiceClient<Channel>,
         outgoing: &Outgoing,
     ) -> anyhow::Result<()> {
         while let Some(message) = incoming.message().await? {
             if let Some(coordinator_message::Message::Command(command)) = message.message {
-                self.take(command, client, outgoing).await?;
+                self.take(command, outgoing).await?;
             }
         }
         bail!("the coordinator closed the session")
     }
 
-    async fn take(
-        &mut self,
-        command: v1::Command,
-        client: &AgentServiceClient<Channel>,
-        outgoing: &Outgoing,
-    ) -> anyhow::Result<()> {
-        let v1::Command { id, command: Some(command) } = command else {
-            bail!("a command of a kind that this agent does not know");
-        };
-        match command {
-            command::Command::FollowProcess(follow) => {
+    async fn take(&mut self, command: v1::Command, outgoing: &Outgoing) -> anyhow::Result<()> {
+        let id = command.id;
+        match command.command {
+            Some(command::Command::FollowProcess(follow)) => {
                 let outcome = self.follow(&follow, outgoing).map(|()| String::new());
                 outgoing.send(reply(&id, outcome)).await?;
             }
-            command::Command::Transfer(transfer) => {
-                let (client, executor, outgoing) = (client.clone(), self.executor.clone(), outgoing.clone());
-                tokio::spawn(async move {
-                    let outcome = transfer::run(client, &executor, &transfer).await;
-                    let outcome = outcome.map(|()| String::new()).map_err(|error| format!("{error:#}"));
-                    let _ = outgoing.send(reply(&id, outcome)).await;
-                });
+            Some(command::Command::Transfer(transfer)) => {
+                let work = transfer::run(self.contact.clone(), self.executor.clone(), transfer);
+                let pending = self.commander.once(&id, async { work.await.map(|()| String::new()) });
+                self.answer_later(id, pending, outgoing).await?;
             }
-            other => self.obey_once(id, other, outgoing.clone()),
+            Some(other) => match convert::command(other) {
+                Ok(command) => {
+                    let pending = self.commander.begin(&id, command);
+                    self.answer_later(id, pending, outgoing).await?;
+                }
+                Err(error) => outgoing.send(reply(&id, Err(error))).await?,
+            },
+            None => {
+                let error = "this agent does not know a command of this kind".to_owned();
+                outgoing.send(reply(&id, Err(error))).await?;
+            }
         }
         Ok(())
     }
 
-    fn obey_once(&self, id: String, command: command::Command, outgoing: Outgoing) {
-        let commander = self.commander.clone();
+    async fn answer_later(&self, id: String, pending: Pending, outgoing: &Outgoing) -> anyhow::Result<()> {
+        let room = self.room.clone().acquire_owned().await?;
+        let outgoing = outgoing.clone();
         tokio::spawn(async move {
-            let outcome = match convert::command(command) {
-                Ok(command) => commander.run_once(&id, command).await,
-                Err(error) => Err(error),
-            };
+            let outcome = pending.outcome().await;
             if let Err(error) = &outcome {
                 warn!(command = %id, error, "command failed");
             }
             let _ = outgoing.send(reply(&id, outcome)).await;
+            drop(room);
         });
+        Ok(())
     }
 
     /// Follows from these offsets on, in place of an earlier follower of the same process.
@@ -210,33 +198,6 @@ async fn welcome(incoming: &mut Streaming<v1::CoordinatorMessage>) -> anyhow::Re
         }
         _ => bail!("the coordinator's first message is no welcome"),
     }
-}
-
-/// The volume's state, at once when it changes for the first time to mounted, then every `beat`.
-async fn heartbeats(paths: Paths, beat: Duration, outgoing: Outgoing) {
-    let mut mounted = false;
-    let mut last: Option<Instant> = None;
-    loop {
-        let status = volume_status(&paths).await;
-        let now_mounted = status.state == v1::volume_status::State::Mounted as i32;
-        if now_mounted && let Err(error) = facts::reached(&paths, Phase::Mount) {
-            warn!(error = format!("{error:#}"), "cannot note the mount");
-        }
-        if now_mounted != mounted || last.is_none_or(|last| last.elapsed() >= beat) {
-            let heartbeat = v1::Heartbeat { volume: Some(status) };
-            if outgoing.send(message(agent_message::Message::Heartbeat(heartbeat))).await.is_err() {
-                return;
-            }
-            last = Some(Instant::now());
-        }
-        mounted = now_mounted;
-        sleep(if mounted { beat } else { IMPATIENCE.min(beat) }).await;
-    }
-}
-
-async fn volume_status(paths: &Paths) -> v1::VolumeStatus {
-    let answer = control::call(&paths.volume_socket(), &control::Request::Status, STATUS_LIMIT).await;
-    convert::volume_status(answer)
 }
 
 fn message(message: agent_message::Message) -> v1::AgentMessage {

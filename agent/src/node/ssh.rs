@@ -3,17 +3,20 @@
 //! The distribution's sshd is left alone. Every key is made here and never leaves; the cluster's authority signs the
 //! public halves (OpenSSH PROTOCOL.certkeys), so no list of keys has to be kept anywhere.
 
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt;
+mod account;
+
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use ssh_key::{Algorithm, LineEnding, PrivateKey};
+use tracing::warn;
 
 use super::membership::{Membership, User};
 use super::paths::Paths;
-use crate::durable::{self, Owner};
+use crate::durable;
 
 /// Where our sshd listens.
 pub const PORT: u16 = 2222;
@@ -50,7 +53,7 @@ fn key(path: &Path) -> anyhow::Result<PrivateKey> {
 /// User, keys, certificates and configuration; the same again changes nothing. sshd's configuration is written last:
 /// its presence starts sshd.
 pub fn install(paths: &Paths, member: &Membership) -> anyhow::Result<()> {
-    ensure_user(paths, &member.user)?;
+    account::ensure(paths, &member.user)?;
     if paths.is_machine() {
         nix::unistd::sethostname(&member.node.host_name).context("cannot set the host name")?;
     }
@@ -59,8 +62,8 @@ pub fn install(paths: &Paths, member: &Membership) -> anyhow::Result<()> {
     if !named {
         super::hosts::write(&paths.hosts(), &[own]).context("cannot write the hosts file")?;
     }
-    write_user_files(paths, member)?;
-    write_node_files(paths, member)?;
+    account::write_ssh_files(paths, member)?;
+    let changed = write_node_files(paths, member)?;
     durable::create_dirs(&paths.sshd_empty_dir(), 0o755)?;
     let text = sshd_config(paths, &member.user.name);
     let next = paths.ssh_dir().join("sshd_config.next");
@@ -68,7 +71,21 @@ pub fn install(paths: &Paths, member: &Membership) -> anyhow::Result<()> {
     if paths.is_machine() {
         check(&next)?;
     }
-    durable::rename(&next, &paths.ssh_dir().join("sshd_config")).context("cannot install sshd's configuration")
+    durable::rename(&next, &paths.ssh_dir().join("sshd_config")).context("cannot install sshd's configuration")?;
+    if changed && paths.is_machine() {
+        reload(paths);
+    }
+    Ok(())
+}
+
+/// A running sshd reads keys and certificates again; connections go on. None that runs is fine.
+fn reload(paths: &Paths) {
+    let Ok(text) = std::fs::read_to_string(paths.run_dir().join("sshd.pid")) else { return };
+    let Ok(pid) = text.trim().parse() else { return };
+    let is_sshd = std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "sshd");
+    if is_sshd && let Err(errno) = kill(Pid::from_raw(pid), Signal::SIGHUP) {
+        warn!(%errno, "cannot make sshd read its certificate again");
+    }
 }
 
 fn check(config: &Path) -> anyhow::Result<()> {
@@ -80,74 +97,8 @@ fn check(config: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The account with this name and number, made if there is none. One that has only the name or only the number is
-/// somebody else's, and ranks of one user with two numbers could not share files.
-fn ensure_user(paths: &Paths, user: &User) -> anyhow::Result<()> {
-    let passwd = std::fs::read_to_string(paths.passwd()).context("cannot read the accounts")?;
-    let group = std::fs::read_to_string(paths.group()).context("cannot read the groups")?;
-    if !has_entry(&group, &user.name, user.id).context("group")? {
-        let line = format!("{}:x:{}:\n", user.name, user.id);
-        durable::overwrite(&paths.group(), 0o644, with_line(&group, &line).as_bytes())?;
-    }
-    if !has_entry(&passwd, &user.name, user.id).context("user")? {
-        // "*" and not "!": without PAM sshd refuses accounts that are locked.
-        let line = format!("{}:*:{1}:{1}:MPI jobs:{2}:/bin/bash\n", user.name, user.id, user.home);
-        durable::overwrite(&paths.passwd(), 0o644, with_line(&passwd, &line).as_bytes())?;
-    }
-    let home = paths.at(&user.home);
-    durable::create_dirs(&home, 0o755)?;
-    own_dir(&home, 0o755, user.id)
-}
-
-/// Whether `text` (passwd or group) has `name` with `id`; an error when one of the two is taken.
-fn has_entry(text: &str, name: &str, id: u32) -> anyhow::Result<bool> {
-    for line in text.lines() {
-        let fields: Vec<&str> = line.split(':').collect();
-        let [its_name, _, its_id, ..] = fields.as_slice() else { continue };
-        match (*its_name == name, its_id.parse() == Ok(id)) {
-            (true, true) => return Ok(true),
-            (true, false) => bail!("{name} exists with number {its_id}, the cluster needs {id}"),
-            (false, true) => bail!("number {id} belongs to {its_name}, the cluster needs it for {name}"),
-            (false, false) => {}
-        }
-    }
-    Ok(false)
-}
-
-fn with_line(text: &str, line: &str) -> String {
-    let gap = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
-    format!("{text}{gap}{line}")
-}
-
-fn own_dir(dir: &Path, mode: u32, id: u32) -> anyhow::Result<()> {
-    std::os::unix::fs::chown(dir, Some(id), Some(id)).with_context(|| format!("cannot give {} away", dir.display()))?;
-    std::fs::set_permissions(dir, Permissions::from_mode(mode))?;
-    Ok(())
-}
-
-fn write_user_files(paths: &Paths, member: &Membership) -> anyhow::Result<()> {
-    let user = &member.user;
-    let owner = Owner { uid: user.id, gid: user.id };
-    let dir = paths.at(&user.home).join(".ssh");
-    durable::create_dirs(&dir, 0o700)?;
-    own_dir(&dir, 0o700, user.id)?;
-    let private = std::fs::read(paths.user_key())?;
-    durable::overwrite_for(&dir.join("id_ed25519"), 0o600, owner, &private)?;
-    durable::overwrite_for(
-        &dir.join("id_ed25519-cert.pub"),
-        0o644,
-        owner,
-        line(&member.ssh.user_certificate).as_bytes(),
-    )?;
-    let include = format!("Include {}\n", paths.ssh_dir().join("ssh_config").display());
-    let config = dir.join("config");
-    if !config.exists() {
-        durable::overwrite_for(&config, 0o600, owner, include.as_bytes())?;
-    }
-    Ok(())
-}
-
-fn write_node_files(paths: &Paths, member: &Membership) -> anyhow::Result<()> {
+/// True when something of it changed.
+fn write_node_files(paths: &Paths, member: &Membership) -> anyhow::Result<bool> {
     let dir = paths.ssh_dir();
     let files = [
         ("ssh_host_ed25519_key-cert.pub", line(&member.ssh.host_certificate)),
@@ -155,10 +106,16 @@ fn write_node_files(paths: &Paths, member: &Membership) -> anyhow::Result<()> {
         ("known_hosts", line(&member.ssh.known_hosts)),
         ("ssh_config", ssh_config(paths, &member.user)),
     ];
+    let mut changed = false;
     for (name, text) in files {
-        durable::overwrite(&dir.join(name), 0o644, text.as_bytes()).with_context(|| format!("cannot write {name}"))?;
+        let path = dir.join(name);
+        if std::fs::read(&path).is_ok_and(|old| old == text.as_bytes()) {
+            continue;
+        }
+        durable::overwrite(&path, 0o644, text.as_bytes()).with_context(|| format!("cannot write {name}"))?;
+        changed = true;
     }
-    Ok(())
+    Ok(changed)
 }
 
 fn line(text: &str) -> String {
@@ -207,15 +164,6 @@ mod tests {
         assert!(first.host.starts_with("ssh-ed25519 ") && first.user.starts_with("ssh-ed25519 "));
         assert_ne!(first.host, first.user);
         assert_eq!(keys(&paths).unwrap(), first);
-    }
-
-    #[test]
-    fn an_account_is_ours_only_with_name_and_number() {
-        let text = "root:x:0:0::/root:/bin/bash\nmpi:*:2009:2009::/home/mpi:/bin/bash\n";
-        assert!(has_entry(text, "mpi", 2009).unwrap());
-        assert!(!has_entry(text, "other", 2010).unwrap());
-        assert!(has_entry(text, "mpi", 2010).unwrap_err().to_string().contains("exists with number 2009"));
-        assert!(has_entry(text, "other", 2009).unwrap_err().to_string().contains("belongs to mpi"));
     }
 
     #[test]

@@ -5,8 +5,8 @@
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
-use std::process::Stdio;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -21,12 +21,16 @@ use tracing::{info, warn};
 use super::backoff::Backoff;
 use super::membership::{Membership, Volume};
 use super::paths::Paths;
-use super::{limits, procfs, spool, ssh};
+use super::{join, limits, procfs, spool, ssh};
 use crate::durable;
 
 const POLL: Duration = Duration::from_millis(200);
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// An agent that the coordinator refuses asks again so seldom.
+const REFUSED_WAIT: Duration = Duration::from_secs(60);
+/// A log of this size is put aside when its service starts anew, over the one before; bytes.
+const LOG_LIMIT: u64 = 16 << 20;
 /// What ran for so long was fine: the next restart is quick again.
 const STABLE: Duration = Duration::from_secs(60);
 
@@ -134,6 +138,11 @@ async fn keep(service: Service, paths: Paths, agent: String, stop: CancellationT
                 continue;
             }
             Ok(Turn::Ended(how)) => warn!(service = service.name(), how, "service ended"),
+            Ok(Turn::Refused) => {
+                warn!(service = service.name(), wait = ?REFUSED_WAIT, "the coordinator refuses this node");
+                pause(REFUSED_WAIT, &stop).await;
+                continue;
+            }
             Err(error) => warn!(service = service.name(), error = format!("{error:#}"), "cannot run a service"),
         }
         if began.elapsed() > STABLE {
@@ -150,6 +159,12 @@ async fn pause(wait: Duration, stop: &CancellationToken) {
 enum Turn {
     NotYet,
     Ended(String),
+    Refused,
+}
+
+fn ended(service: Service, status: ExitStatus) -> Turn {
+    let refused = service == Service::Agent && status.code() == Some(join::REFUSED_EXIT_CODE.into());
+    if refused { Turn::Refused } else { Turn::Ended(status.to_string()) }
 }
 
 /// One life of a service: one that is found, or a new one.
@@ -170,7 +185,7 @@ async fn turn(service: Service, paths: &Paths, agent: &str, stop: &CancellationT
 }
 
 /// A mount whose process is gone answers ENOTCONN to everything; the volume detaches it, and it is a directory.
-fn make_mount_point(dir: &std::path::Path) {
+fn make_mount_point(dir: &Path) {
     if let Err(error) = std::fs::create_dir_all(dir) {
         info!(dir = %dir.display(), %error, "the mount point is there or cannot be made");
     }
@@ -178,7 +193,7 @@ fn make_mount_point(dir: &std::path::Path) {
 
 fn spawn(service: Service, paths: &Paths, argv: &[String], lock: File) -> anyhow::Result<Child> {
     let (program, arguments) = argv.split_first().context("no command")?;
-    let log = File::options().create(true).append(true).open(paths.log(service.name()))?;
+    let log = open_log(&paths.log(service.name())).context("cannot open the log")?;
     let child = Command::new(program)
         .args(arguments)
         .stdin(Stdio::from(lock))
@@ -192,9 +207,16 @@ fn spawn(service: Service, paths: &Paths, argv: &[String], lock: File) -> anyhow
     Ok(child)
 }
 
+fn open_log(path: &Path) -> std::io::Result<File> {
+    if std::fs::metadata(path).is_ok_and(|meta| meta.len() > LOG_LIMIT) {
+        std::fs::rename(path, path.with_extension("log.1"))?;
+    }
+    File::options().create(true).append(true).open(path)
+}
+
 async fn watch(service: Service, mut child: Child, stop: &CancellationToken) -> anyhow::Result<Turn> {
     tokio::select! {
-        status = child.wait() => return Ok(Turn::Ended(status?.to_string())),
+        status = child.wait() => return Ok(ended(service, status?)),
         () = stop.cancelled() => {}
     }
     if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) {
@@ -252,6 +274,25 @@ mod tests {
         assert_eq!(argv[..4], ["/a", "mount", "b/clusters/x", "/shared"].map(str::to_owned));
         assert!(!argv.contains(&"--endpoint".to_owned()), "an empty endpoint means AWS's own");
         assert_eq!(argv.last().map(String::as_str), Some("--foreground"));
+    }
+
+    #[test]
+    fn a_refused_agent_is_told_from_one_that_fell() {
+        use std::os::unix::process::ExitStatusExt;
+        let status = |code: i32| ExitStatus::from_raw(code << 8);
+        assert!(matches!(ended(Service::Agent, status(3)), Turn::Refused));
+        assert!(matches!(ended(Service::Agent, status(1)), Turn::Ended(_)));
+        assert!(matches!(ended(Service::Volume, status(3)), Turn::Ended(_)));
+    }
+
+    #[test]
+    fn a_log_that_is_too_long_is_put_aside() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("agent.log");
+        drop(open_log(&path).unwrap());
+        File::options().write(true).open(&path).unwrap().set_len(LOG_LIMIT + 1).unwrap();
+        assert_eq!(open_log(&path).unwrap().metadata().unwrap().len(), 0);
+        assert!(root.path().join("agent.log.1").exists());
     }
 
     #[test]

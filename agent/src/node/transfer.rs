@@ -6,29 +6,27 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use ec2mpi_proto::CHUNK_BYTES;
-use ec2mpi_proto::v1::agent_service_client::AgentServiceClient;
 use ec2mpi_proto::v1::{self, TransferFrame, transfer::Direction};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
-use tonic::transport::Channel;
 
+use super::client::Contact;
 use super::exec::Executor;
 
 const QUEUE: usize = 16;
 /// No frame for so long: the copy is dead.
 const IDLE_LIMIT: Duration = Duration::from_secs(300);
+/// The beginning and the end of a call.
+const END_LIMIT: Duration = Duration::from_secs(15);
 /// What is kept of the child's complaint, bytes.
 const COMPLAINT: u64 = 4096;
 
-/// Carries out one copy; an error says what the child or the stream complained of.
-pub async fn run(
-    mut client: AgentServiceClient<Channel>,
-    executor: &Executor,
-    transfer: &v1::Transfer,
-) -> anyhow::Result<()> {
+/// Carries out one copy; an error says what the child or the stream complained of. It has a connection of its own: a
+/// copy that nobody takes must not fill the window of the connection that carries the heartbeats.
+pub async fn run(contact: Contact, executor: Executor, transfer: v1::Transfer) -> anyhow::Result<()> {
     let direction = transfer.direction();
     let verb = match direction {
         Direction::In => "unpack",
@@ -38,22 +36,36 @@ pub async fn run(
     if !transfer.path.starts_with('/') {
         bail!("{:?} is not an absolute path", transfer.path);
     }
-    let (outgoing, stream) = mpsc::channel(QUEUE);
-    let head = TransferFrame { transfer_id: transfer.transfer_id.clone(), ..TransferFrame::default() };
-    outgoing.send(head).await?;
-    let mut incoming = client.transfer(ReceiverStream::new(stream)).await?.into_inner();
-    let mut child = spawn(executor, verb, &transfer.path)?;
-    let moved = match direction {
-        Direction::In => receive(&mut child, &mut incoming).await,
-        _ => send(&mut child, &outgoing).await,
+    let (outgoing, mut incoming) = call(&contact, transfer.transfer_id).await?;
+    let outcome = match spawn(&executor, verb, &transfer.path) {
+        Err(error) => Err(error),
+        Ok(mut child) => {
+            let moved = match direction {
+                Direction::In => receive(&mut child, &mut incoming).await,
+                _ => send(&mut child, &outgoing).await,
+            };
+            finish(child, moved).await
+        }
     };
-    let outcome = finish(child, moved).await;
     let error = outcome.as_ref().err().map(|error| format!("{error:#}")).unwrap_or_default();
-    let _ = outgoing.send(TransferFrame { error, end: true, ..TransferFrame::default() }).await;
+    let last = outgoing.send(TransferFrame { error, end: true, ..TransferFrame::default() });
+    let _ = tokio::time::timeout(END_LIMIT, last).await;
     drop(outgoing);
     // The other side ends the call when it has taken the last frame.
-    let _ = tokio::time::timeout(Duration::from_secs(10), drained(incoming)).await;
+    let _ = tokio::time::timeout(END_LIMIT, drained(incoming)).await;
     outcome
+}
+
+/// Begins the call; its first frame tells which copy it carries.
+async fn call(
+    contact: &Contact,
+    transfer_id: String,
+) -> anyhow::Result<(mpsc::Sender<TransferFrame>, Streaming<TransferFrame>)> {
+    let mut client = contact.member().await?;
+    let (outgoing, stream) = mpsc::channel(QUEUE);
+    outgoing.send(TransferFrame { transfer_id, ..TransferFrame::default() }).await?;
+    let answer = tokio::time::timeout(END_LIMIT, client.transfer(ReceiverStream::new(stream))).await;
+    Ok((outgoing, answer.context("the coordinator does not answer")??.into_inner()))
 }
 
 async fn drained(mut incoming: Streaming<TransferFrame>) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ec2mpi_proto::v1::{self, agent_message, command, process_output, volume_status::State};
+use ec2mpi_proto::v1::{self, agent_message, command, process_output};
 
 use crate::node::command::{Command, ending_signal};
 use crate::node::exec::StartProcess;
@@ -11,7 +11,6 @@ use crate::node::hosts::Peer;
 use crate::node::output::{Followed, Stream};
 use crate::node::paths::Paths;
 use crate::node::spool::ProcessId;
-use crate::volume::control;
 
 /// The longest drain that may be asked for.
 const LONGEST_DRAIN: Duration = Duration::from_secs(24 * 3600);
@@ -88,30 +87,12 @@ pub(super) fn followed(id: &ProcessId, event: Followed) -> v1::AgentMessage {
     super::message(message)
 }
 
-/// What the volume answered to a question for its state.
-pub(super) fn volume_status(answer: anyhow::Result<control::Answer>) -> v1::VolumeStatus {
-    match answer {
-        Ok(answer) => v1::VolumeStatus {
-            state: if answer.ok { State::Mounted } else { State::Failed } as i32,
-            dirty_files: answer.status.dirty_files,
-            dirty_bytes: answer.status.dirty_bytes,
-            failed_files: answer.status.failed_files,
-            message: answer.error.unwrap_or_default(),
-        },
-        Err(error) => v1::VolumeStatus {
-            state: State::Starting as i32,
-            message: format!("{error:#}"),
-            ..v1::VolumeStatus::default()
-        },
-    }
-}
-
 /// What this node is.
 pub(super) async fn facts(paths: &Paths) -> v1::NodeFacts {
-    let mpi = facts::mpi().await.into_iter().map(|found| v1::MpiInstallation {
+    let mpi = facts::mpi().await.iter().map(|found| v1::MpiInstallation {
         family: found.family.to_owned(),
-        version: found.version,
-        mpirun: found.mpirun,
+        version: found.version.clone(),
+        mpirun: found.mpirun.clone(),
     });
     v1::NodeFacts {
         cores: facts::cores(),
