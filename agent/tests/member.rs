@@ -1,6 +1,9 @@
 //! A node from its first boot on, against a coordinator over TLS: join, session, commands once by id, restart.
 //! Needs root, as the agent does; without it there is nothing to see.
 
+// A test that fails may panic.
+#![allow(clippy::unwrap_used)]
+
 #[path = "support/coordinator.rs"]
 mod coordinator;
 
@@ -140,7 +143,9 @@ fn a_node_whose_certificate_is_refused_joins_again_with_the_same_key() {
         let keys: Vec<Vec<u8>> = coordinator
             .joins()
             .iter()
-            .map(|join| CertificateSigningRequestParams::from_pem(&join.csr_pem).unwrap().public_key.der_bytes().to_vec())
+            .map(|join| {
+                CertificateSigningRequestParams::from_pem(&join.csr_pem).unwrap().public_key.der_bytes().to_vec()
+            })
             .collect();
         assert!(keys.windows(2).all(|pair| pair[0] == pair[1]), "one key for all joins");
     });

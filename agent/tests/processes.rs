@@ -1,5 +1,8 @@
 //! Processes run by command, with the real wrapper: exit codes, output, signals, once by id.
 
+// A test that fails may panic.
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;

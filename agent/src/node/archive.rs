@@ -25,7 +25,11 @@ pub fn pack(path: &Path, to: impl Write) -> anyhow::Result<()> {
 }
 
 /// Returns what is below a directory.
-fn pack_one(archive: &mut tar::Builder<impl Write>, file: &Path, name: &Path) -> anyhow::Result<Vec<(PathBuf, PathBuf)>> {
+fn pack_one(
+    archive: &mut tar::Builder<impl Write>,
+    file: &Path,
+    name: &Path,
+) -> anyhow::Result<Vec<(PathBuf, PathBuf)>> {
     let meta = file.symlink_metadata()?;
     let mut header = Header::new_gnu();
     header.set_metadata(&meta);

@@ -77,13 +77,7 @@ struct Answered {
 impl Commander {
     /// Commands of this node.
     pub fn new(paths: Paths, executor: Executor) -> Self {
-        Self {
-            paths,
-            executor,
-            answered: Arc::default(),
-            sequence: Arc::default(),
-            newest_peers: Arc::default(),
-        }
+        Self { paths, executor, answered: Arc::default(), sequence: Arc::default(), newest_peers: Arc::default() }
     }
 
     /// Begins the command unless its id was seen before; [`Pending`] has the outcome of its one run. The run goes on

@@ -11,11 +11,11 @@ use tonic::Code;
 use tracing::{info, warn};
 
 use super::backoff::Backoff;
-use super::{bootstrap, certificate};
 use super::client::Contact;
 use super::membership::{Identity, Membership, Ssh, User, Volume};
 use super::paths::Paths;
 use super::ssh::PublicKeys;
+use super::{bootstrap, certificate};
 
 /// One try of a Join.
 const CALL_LIMIT: Duration = Duration::from_secs(30);

@@ -185,13 +185,19 @@ impl AgentService for Service {
         Err(Status::unimplemented("not asked for in these tests"))
     }
 
-    async fn session(&self, request: Request<Streaming<AgentMessage>>) -> Result<Response<Out<CoordinatorMessage>>, Status> {
-        if request.peer_certs().is_none_or(|certificates| certificates.is_empty()) || self.script.lock().refuse_session {
+    async fn session(
+        &self,
+        request: Request<Streaming<AgentMessage>>,
+    ) -> Result<Response<Out<CoordinatorMessage>>, Status> {
+        if request.peer_certs().is_none_or(|certificates| certificates.is_empty()) || self.script.lock().refuse_session
+        {
             return Err(Status::permission_denied("no certificate of ours"));
         }
         let mut from_node = request.into_inner();
         let first = from_node.message().await?.and_then(|message| message.message);
-        let Some(agent_message::Message::Hello(hello)) = first else { return Err(Status::invalid_argument("no Hello")) };
+        let Some(agent_message::Message::Hello(hello)) = first else {
+            return Err(Status::invalid_argument("no Hello"));
+        };
         let (to_node, stream) = mpsc::channel(8);
         let welcome = coordinator_message::Message::Welcome(Welcome { heartbeat_seconds: 1 });
         to_node.send(Ok(CoordinatorMessage { message: Some(welcome) })).await.unwrap();
@@ -199,7 +205,10 @@ impl AgentService for Service {
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 
-    async fn transfer(&self, request: Request<Streaming<TransferFrame>>) -> Result<Response<Out<TransferFrame>>, Status> {
+    async fn transfer(
+        &self,
+        request: Request<Streaming<TransferFrame>>,
+    ) -> Result<Response<Out<TransferFrame>>, Status> {
         let (to_node, stream) = mpsc::channel(8);
         self.copies.send(Copy { to_node, from_node: request.into_inner() }).await.ok();
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))

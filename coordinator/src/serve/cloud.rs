@@ -17,7 +17,6 @@ const LOCAL_INSTANCE_PROFILE: &str = "ec2mpi-node";
 /// The local cloud's only image.
 const LOCAL_IMAGE: &str = "ami-00000000000000001";
 
-
 /// What the coordinator works with.
 pub(super) struct Cloud {
     pub(super) place: Place,

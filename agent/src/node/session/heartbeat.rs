@@ -29,7 +29,9 @@ pub(super) async fn run(paths: Paths, beat: Duration, outgoing: Outgoing) {
     loop {
         let status = status(&paths, began.elapsed()).await;
         let state = status.state();
-        if state == State::Mounted && let Err(error) = facts::reached(&paths, Phase::Mount) {
+        if state == State::Mounted
+            && let Err(error) = facts::reached(&paths, Phase::Mount)
+        {
             warn!(error = format!("{error:#}"), "cannot note the mount");
         }
         if last.is_none_or(|(sent, at)| sent != state || at.elapsed() >= beat) {

@@ -56,7 +56,11 @@ fn with_line(text: &str, line: &str) -> String {
 /// The directory itself: a link in its place is refused.
 fn open_dir(dir: &Path) -> anyhow::Result<File> {
     let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
-    OpenOptions::new().read(true).custom_flags(flags).open(dir).with_context(|| format!("cannot open {}", dir.display()))
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(dir)
+        .with_context(|| format!("cannot open {}", dir.display()))
 }
 
 fn own(dir: &File, mode: u32, id: u32) -> anyhow::Result<()> {

@@ -127,8 +127,7 @@ fn a_listing_removes_what_is_gone_and_keeps_what_is_ours() {
     let ours = answer(&mut tree, "ours", found("ours", "1")).unwrap();
     tree.get_mut(ours).unwrap().dirty = true;
     answer(&mut tree, "theirs", found("theirs", "1")).unwrap();
-    let new =
-        Listed::File { etag: Etag("9".into()), size: 1, last_modified: SystemTime::UNIX_EPOCH };
+    let new = Listed::File { etag: Etag("9".into()), size: 1, last_modified: SystemTime::UNIX_EPOCH };
     tree.adopt_listing(Ino::ROOT, &BTreeMap::from([("new".to_owned(), new)]), tree.ask()).unwrap();
     assert_eq!(tree.names(Ino::ROOT).unwrap(), ["new", "ours"]);
     assert!(matches!(tree.knows(Ino::ROOT, "theirs").unwrap(), Known::Absent));
