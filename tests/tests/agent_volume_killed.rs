@@ -1,6 +1,9 @@
 //! The agent and the volume of a node killed while files are dirty: ranks and output outlive the agent, and every
 //! closed file comes to S3 whole.
 
+// A test that fails may panic.
+#![allow(clippy::unwrap_used)]
+
 use ec2mpi_tests::machine::Machine;
 use ec2mpi_tests::site::Site;
 use ec2mpi_tests::stranger;

@@ -1,5 +1,8 @@
 //! Every bad input gets a clear message in bounded time, and nothing is left running.
 
+// A test that fails may panic.
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;

@@ -1,5 +1,8 @@
 //! What is left on the host: nothing, however it ended.
 
+// A test that fails may panic.
+#![allow(clippy::unwrap_used)]
+
 use ec2mpi_tests::machine::Machine;
 use ec2mpi_tests::site::Site;
 use ec2mpi_tests::wait::{seconds, until};

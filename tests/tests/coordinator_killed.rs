@@ -1,6 +1,9 @@
 //! The coordinator killed where it hurts most, and started again: the same cluster, no machine launched twice or
 //! forgotten, the job's output and exit code complete.
 
+// A test that fails may panic.
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeSet;
 
 use ec2mpi_tests::coordinator::{Coordinator, FailPoint};

@@ -1,5 +1,8 @@
 //! Jobs as a user meets them: output as it comes, exit codes, Ctrl-C, a client that goes away.
 
+// A test that fails may panic.
+#![allow(clippy::unwrap_used)]
+
 use ec2mpi_tests::machine::Machine;
 use ec2mpi_tests::site::Site;
 use ec2mpi_tests::wait::{seconds, until};

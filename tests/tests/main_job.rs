@@ -1,5 +1,8 @@
 //! The main job from end to end: create, compile, run with checkpoint and restart, copy back, destroy.
 
+// A test that fails may panic.
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeSet;
 use std::fs;
 

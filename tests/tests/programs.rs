@@ -1,5 +1,8 @@
 //! The demo program by itself, on this machine alone: its physics, its restart, its refusals.
 
+// A test that fails may panic.
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;

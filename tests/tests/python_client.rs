@@ -1,5 +1,8 @@
 //! A script of twenty lines on grpcio, beside the command line on the same API.
 
+// A test that fails may panic.
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::process::Command;
 

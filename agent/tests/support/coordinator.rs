@@ -21,23 +21,23 @@ use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status, Streaming};
 
 /// How long anything that a test waits for may take.
-pub const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 /// What the metadata service says the identity document is.
-pub const DOCUMENT: &str = "c2lnbmVk";
+pub(crate) const DOCUMENT: &str = "c2lnbmVk";
 
 type Out<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// One session that a node began.
-pub struct Session {
-    pub hello: Hello,
-    pub to_node: mpsc::Sender<Result<CoordinatorMessage, Status>>,
+pub(crate) struct Session {
+    pub(crate) hello: Hello,
+    pub(crate) to_node: mpsc::Sender<Result<CoordinatorMessage, Status>>,
     from_node: Streaming<AgentMessage>,
 }
 
 /// One copy that a node began.
-pub struct Copy {
-    pub to_node: mpsc::Sender<Result<TransferFrame, Status>>,
-    pub from_node: Streaming<TransferFrame>,
+pub(crate) struct Copy {
+    pub(crate) to_node: mpsc::Sender<Result<TransferFrame, Status>>,
+    pub(crate) from_node: Streaming<TransferFrame>,
 }
 
 /// What happened, and what shall happen.
@@ -48,9 +48,9 @@ struct Script {
 }
 
 /// The fake itself.
-pub struct Coordinator {
-    pub address: SocketAddr,
-    pub cluster_id: ClusterId,
+pub(crate) struct Coordinator {
+    pub(crate) address: SocketAddr,
+    pub(crate) cluster_id: ClusterId,
     ca_pem: String,
     script: Arc<Mutex<Script>>,
     sessions: mpsc::Receiver<Session>,
@@ -67,7 +67,7 @@ struct Service {
 
 impl Coordinator {
     /// Starts it on a free port of loopback.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
@@ -98,7 +98,7 @@ impl Coordinator {
     }
 
     /// What user-data would write.
-    pub fn agent_toml(&self) -> String {
+    pub(crate) fn agent_toml(&self) -> String {
         format!(
             "coordinator = \"https://{}\"\nserver_name = \"coordinator.ec2mpi\"\ncluster = \"demo\"\n\
              cluster_id = \"{}\"\nlaunch_id = \"{}\"\nca_pem = \"\"\"\n{}\"\"\"\n",
@@ -110,36 +110,36 @@ impl Coordinator {
     }
 
     /// The joins so far; the first of them was answered with UNAVAILABLE.
-    pub fn joins(&self) -> Vec<JoinRequest> {
+    pub(crate) fn joins(&self) -> Vec<JoinRequest> {
         self.script.lock().joins.clone()
     }
 
     /// Whether new sessions are answered with PERMISSION_DENIED.
-    pub fn refuse_sessions(&self, refuse: bool) {
+    pub(crate) fn refuse_sessions(&self, refuse: bool) {
         self.script.lock().refuse_session = refuse;
     }
 
     /// The next session that a node begins.
-    pub async fn session(&mut self) -> Session {
+    pub(crate) async fn session(&mut self) -> Session {
         tokio::time::timeout(LIMIT, self.sessions.recv()).await.expect("no session came").unwrap()
     }
 
     /// The next copy that a node begins.
-    pub async fn copy(&mut self) -> Copy {
+    pub(crate) async fn copy(&mut self) -> Copy {
         tokio::time::timeout(LIMIT, self.copies.recv()).await.expect("no copy came").unwrap()
     }
 }
 
 impl Session {
     /// Sends a command.
-    pub async fn command(&self, id: &str, command: command::Command) {
+    pub(crate) async fn command(&self, id: &str, command: command::Command) {
         let command = Command { id: id.to_owned(), command: Some(command) };
         let message = CoordinatorMessage { message: Some(coordinator_message::Message::Command(command)) };
         self.to_node.send(Ok(message)).await.unwrap();
     }
 
     /// The next message that `wanted` takes; others are passed over.
-    pub async fn next<T>(&mut self, wanted: impl Fn(agent_message::Message) -> Option<T>) -> T {
+    pub(crate) async fn next<T>(&mut self, wanted: impl Fn(agent_message::Message) -> Option<T>) -> T {
         let search = async {
             loop {
                 let message = self.from_node.message().await.unwrap().expect("the session ended");
@@ -152,7 +152,7 @@ impl Session {
     }
 
     /// The reply to a command.
-    pub async fn reply(&mut self, id: &str) -> CommandReply {
+    pub(crate) async fn reply(&mut self, id: &str) -> CommandReply {
         self.next(|message| match message {
             agent_message::Message::Reply(reply) if reply.command_id == id => Some(reply),
             _ => None,
@@ -247,7 +247,7 @@ fn answer(certificate_pem: String, cluster_id: &ClusterId) -> JoinResponse {
 }
 
 /// A metadata service that knows one token and the identity document.
-pub async fn metadata_service() -> SocketAddr {
+pub(crate) async fn metadata_service() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -276,7 +276,7 @@ pub async fn metadata_service() -> SocketAddr {
 }
 
 /// The files of a machine that the agent finds.
-pub fn machine(root: &Path, coordinator: &Coordinator) {
+pub(crate) fn machine(root: &Path, coordinator: &Coordinator) {
     for dir in ["etc/ec2mpi", "var/lib", "run", "home"] {
         std::fs::create_dir_all(root.join(dir)).unwrap();
     }
