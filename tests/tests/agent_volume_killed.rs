@@ -23,13 +23,13 @@ fn ranks_and_output_outlive_the_agents() {
     let mut run = site.start(&["run", "demo", "-n", "4", "--", "./ticker", "60", "100", "ticks"]);
     run.wait_for_stdout("tick 10 rank 0", seconds(60));
     let machines = [0, 1].map(|index| Machine::of_node(&site, &status, index));
-    let before = machines.each_ref().map(|machine| ranks_on(machine));
+    let before = machines.each_ref().map(ranks_on);
     assert_eq!(before.each_ref().map(Vec::len), [2, 2]);
     let volumes = machines.each_ref().map(|machine| machine.agent("mount"));
     // The head's agent streams the output; the other's node has ranks too.
     machines.iter().for_each(|machine| machine.kill_agent("run"));
     assert!(!run.stdout().contains("tick 59"), "killed in the middle");
-    assert_eq!(machines.each_ref().map(|machine| ranks_on(machine)), before, "the very same ranks");
+    assert_eq!(machines.each_ref().map(ranks_on), before, "the very same ranks");
     assert_eq!(machines.each_ref().map(|machine| machine.agent("mount")), volumes, "the very same volumes");
 
     let outcome = run.wait(seconds(120));

@@ -251,7 +251,7 @@ mod tests {
         let path = executor.write_hostfile(&id, "10.0.0.1 slots=2\n").unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "10.0.0.1 slots=2\n");
         std::fs::create_dir_all(executor.spool(&id).dir()).unwrap();
-        assert_eq!(executor.known(), [id.clone()]);
+        assert_eq!(executor.known(), std::slice::from_ref(&id));
         executor.forget(&id).unwrap();
         assert!(!path.exists());
         assert!(executor.known().is_empty());
