@@ -6,7 +6,9 @@ import grpc
 from ec2mpi.v1 import control_pb2 as api
 from ec2mpi.v1 import control_pb2_grpc
 
-control = control_pb2_grpc.ControlServiceStub(grpc.insecure_channel(f"unix:{sys.argv[1]}"))
+# A socket's path is no host name; HTTP/2 servers insist on one.
+options = [("grpc.default_authority", "localhost")]
+control = control_pb2_grpc.ControlServiceStub(grpc.insecure_channel(f"unix:{sys.argv[1]}", options))
 control.CreateCluster(api.CreateClusterRequest(name="script", nodes=2))
 for cluster in control.WatchCluster(api.WatchClusterRequest(name="script")):
     print("nodes", sorted(api.Node.State.Name(node.state) for node in cluster.nodes), file=sys.stderr)

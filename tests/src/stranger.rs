@@ -56,6 +56,15 @@ pub fn object(site: &Site, key: &str) -> Vec<u8> {
     fs::read(file).expect("boto3 has written the file")
 }
 
+/// All rows of an SQLite database as SQL text.
+#[track_caller]
+pub fn dump(site: &Site, database: &std::path::Path) -> String {
+    let script = "import sqlite3, sys; print('\\n'.join(sqlite3.connect(sys.argv[1]).iterdump()))";
+    let mut command = site.command_of(&place::python(), &[]);
+    command.args(["-c", script]).arg(database);
+    Running::start(command, &site.path("output")).wait(seconds(60)).ok()
+}
+
 /// The prefix of a cluster's volume in the cloud's bucket, from what `status --json` says: `s3://BUCKET/PREFIX`.
 #[track_caller]
 pub fn prefix(status: &Value) -> String {
