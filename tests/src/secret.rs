@@ -47,7 +47,7 @@ impl Secret {
 #[track_caller]
 pub fn secrets_in(name: &str, bytes: &[u8]) -> Vec<Secret> {
     let mut found = Vec::new();
-    for start in positions(bytes, HEADER_END) {
+    for start in headers(bytes) {
         let body = &bytes[start + HEADER_END.len()..];
         let Some(end) = positions(body, b"-----END").first().copied() else { continue };
         let text: Vec<u8> = body[..end].iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
@@ -77,7 +77,14 @@ fn secret_part(key: &[u8]) -> Option<&[u8]> {
 
 /// Whether these bytes hold the first line of a private key.
 pub fn has_header(bytes: &[u8]) -> bool {
-    positions(bytes, HEADER_END).iter().any(|at| contains(&bytes[at.saturating_sub(24)..*at], b"-----BEGIN"))
+    !headers(bytes).is_empty()
+}
+
+/// Where the ends of first lines are: last lines end alike.
+fn headers(bytes: &[u8]) -> Vec<usize> {
+    let mut all = positions(bytes, HEADER_END);
+    all.retain(|at| contains(&bytes[at.saturating_sub(24)..*at], b"-----BEGIN"));
+    all
 }
 
 /// All files below a directory that can be read, `skip` and special files excepted; on one file system only.

@@ -56,10 +56,15 @@ pub fn object(site: &Site, key: &str) -> Vec<u8> {
     fs::read(file).expect("boto3 has written the file")
 }
 
-/// All rows of an SQLite database as SQL text.
+/// Every value in an SQLite database, one after the other.
 #[track_caller]
 pub fn dump(site: &Site, database: &std::path::Path) -> String {
-    let script = "import sqlite3, sys; print('\\n'.join(sqlite3.connect(sys.argv[1]).iterdump()))";
+    let script = "import sqlite3, sys\n\
+        db = sqlite3.connect(sys.argv[1])\n\
+        for (table,) in db.execute('select name from sqlite_master where type = \"table\"').fetchall():\n\
+        \x20 for row in db.execute(f'select * from {table}'):\n\
+        \x20   for value in row:\n\
+        \x20     print(value.decode('latin-1') if isinstance(value, bytes) else value)\n";
     let mut command = site.command_of(&place::python(), &[]);
     command.args(["-c", script]).arg(database);
     Running::start(command, &site.path("output")).wait(seconds(60)).ok()

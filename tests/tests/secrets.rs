@@ -13,9 +13,13 @@ use ec2mpi_tests::site::Site;
 use ec2mpi_tests::{host, join, stranger};
 use serde_json::Value;
 
-/// Where a node keeps its own private keys.
-const OWN_KEYS: [&str; 3] =
-    ["var/lib/ec2mpi/node.key", "etc/ec2mpi/ssh/ssh_host_ed25519_key", "home/mpi/.ssh/id_ed25519"];
+/// Where a node keeps its own private keys. The user's stands twice: root's copy is there before the user is.
+const OWN_KEYS: [&str; 4] = [
+    "var/lib/ec2mpi/node.key",
+    "var/lib/ec2mpi/ssh_user_ed25519_key",
+    "etc/ec2mpi/ssh/ssh_host_ed25519_key",
+    "home/mpi/.ssh/id_ed25519",
+];
 
 /// What of a node's root is its own: the rest is the host's, as the image of a machine on AWS would be.
 const OWN_FOLDERS: [&str; 8] =
@@ -31,7 +35,7 @@ fn private_keys_are_nowhere_but_where_they_belong() {
     let own = machines.each_ref().map(own_keys);
     let authorities = keys_of_the_authorities(&site);
     let everything: Vec<Secret> = own.iter().flatten().chain(&authorities).cloned().collect();
-    assert_eq!(everything.len(), 6 + authorities.len());
+    assert_eq!(everything.len(), 2 * OWN_KEYS.len() + authorities.len());
 
     for (machine, (mine, other)) in machines.iter().zip([(&own[0], &own[1]), (&own[1], &own[0])]) {
         let foreign: Vec<&Secret> = other.iter().chain(&authorities).collect();
@@ -44,7 +48,7 @@ fn private_keys_are_nowhere_but_where_they_belong() {
 #[track_caller]
 fn own_keys(machine: &Machine) -> Vec<Secret> {
     let found: Vec<Secret> = OWN_KEYS.iter().flat_map(|path| secret::secrets_in(path, &machine.read(path))).collect();
-    assert_eq!(found.len(), OWN_KEYS.len(), "three private keys on {}", machine.instance);
+    assert_eq!(found.len(), OWN_KEYS.len(), "its private keys are on {}", machine.instance);
     for path in OWN_KEYS {
         use std::os::unix::fs::PermissionsExt;
         let mode = fs::metadata(machine.root().join(path)).unwrap().permissions().mode();
