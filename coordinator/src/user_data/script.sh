@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes this machine a node of an ec2mpi cluster: settings, agent, service. Holds no secret.
+# Makes this machine a node of an ec2mpi cluster: settings, agent, service.
 set -eu
 umask 022
 
