@@ -13,6 +13,9 @@ pub const LIMIT: usize = 16 * 1024;
 
 const SCRIPT: &str = include_str!("user_data/script.sh");
 
+/// What systemd runs, where a machine has it; an image that brings the agent along uses the same file.
+const UNIT: &str = include_str!("../../ami/ec2mpi-agent.service");
+
 /// What a machine must know to join.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserData {
@@ -52,7 +55,8 @@ struct AgentSettings<'a> {
 /// The script. Refuses what could break out of its quotes, and a result over [`LIMIT`].
 pub fn render(data: &UserData) -> Result<String, Error> {
     check(data)?;
-    let script = SCRIPT.replace("@SETTINGS@\n", &settings(data)?).replace("@AGENTS@\n", &agents(&data.agents));
+    let script = SCRIPT.replace("@UNIT@\n", UNIT);
+    let script = script.replace("@SETTINGS@\n", &settings(data)?).replace("@AGENTS@\n", &agents(&data.agents));
     if script.len() > LIMIT {
         return Err(Error::Internal(format!("user-data has {} bytes, EC2 takes {LIMIT}", script.len())));
     }

@@ -49,23 +49,7 @@ mv "$agent.new" "$agent"
 
 if [ -d /run/systemd/system ]; then
     cat >/etc/systemd/system/ec2mpi-agent.service <<'EC2MPI_END'
-[Unit]
-Description=ec2mpi agent
-Wants=network-online.target
-After=network-online.target
-StartLimitIntervalSec=0
-
-[Service]
-ExecStart=/opt/ec2mpi/bin/ec2mpi-agent supervise
-KillMode=process
-Restart=always
-RestartSec=1
-LimitNOFILE=1048576
-LimitMEMLOCK=infinity
-TasksMax=infinity
-
-[Install]
-WantedBy=multi-user.target
+@UNIT@
 EC2MPI_END
     systemctl daemon-reload
     systemctl enable --now --no-block ec2mpi-agent.service
