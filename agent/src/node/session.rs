@@ -21,7 +21,7 @@ use tracing::{info, warn};
 
 use super::backoff::Backoff;
 use super::client::Contact;
-use super::command::{Commander, Pending};
+use super::command::{Command, Commander, Pending};
 use super::exec::Executor;
 use super::membership::Membership;
 use super::spool::ProcessId;
@@ -125,12 +125,13 @@ impl<'a> Session<'a> {
             Some(command::Command::Transfer(transfer)) => {
                 let work = transfer::run(self.contact.clone(), self.executor.clone(), transfer);
                 let pending = self.commander.once(&id, async { work.await.map(|()| String::new()) });
-                self.answer_later(id, pending, outgoing).await?;
+                self.answer_later(id, pending, false, outgoing).await?;
             }
             Some(other) => match convert::command(other) {
                 Ok(command) => {
+                    let drained = matches!(command, Command::Drain { .. });
                     let pending = self.commander.begin(&id, command);
-                    self.answer_later(id, pending, outgoing).await?;
+                    self.answer_later(id, pending, drained, outgoing).await?;
                 }
                 Err(error) => outgoing.send(reply(&id, Err(error))).await?,
             },
@@ -142,11 +143,21 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    async fn answer_later(&self, id: String, pending: Pending, outgoing: &Outgoing) -> anyhow::Result<()> {
+    /// After a drain the volume's state goes first: who was told that all is in S3 must not then see old numbers.
+    async fn answer_later(
+        &self,
+        id: String,
+        pending: Pending,
+        drained: bool,
+        outgoing: &Outgoing,
+    ) -> anyhow::Result<()> {
         let room = self.room.clone().acquire_owned().await?;
-        let outgoing = outgoing.clone();
+        let (outgoing, paths) = (outgoing.clone(), self.contact.paths().clone());
         tokio::spawn(async move {
             let outcome = pending.outcome().await;
+            if drained {
+                let _ = outgoing.send(heartbeat::now(&paths).await).await;
+            }
             if let Err(error) = &outcome {
                 warn!(command = %id, error, "command failed");
             }

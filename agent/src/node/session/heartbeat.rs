@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use ec2mpi_proto::v1::volume_status::State;
-use ec2mpi_proto::v1::{Heartbeat, VolumeStatus, agent_message};
+use ec2mpi_proto::v1::{AgentMessage, Heartbeat, VolumeStatus, agent_message};
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
@@ -43,6 +43,12 @@ pub(super) async fn run(paths: Paths, beat: Duration, outgoing: Outgoing) {
         }
         sleep(if state == State::Mounted { beat } else { IMPATIENCE.min(beat) }).await;
     }
+}
+
+/// The state as it is, out of turn. Only for a volume that has been mounted.
+pub(super) async fn now(paths: &Paths) -> AgentMessage {
+    let volume = Some(status(paths, STARTING_LIMIT).await);
+    message(agent_message::Message::Heartbeat(Heartbeat { volume }))
 }
 
 async fn status(paths: &Paths, age: Duration) -> VolumeStatus {
