@@ -10,7 +10,7 @@ use serde_json::Value;
 
 /// When a row is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Runs {
+pub(crate) enum Runs {
     Always,
     /// With `EC2MPI_SOAK=1`.
     Soak,
@@ -18,21 +18,21 @@ pub enum Runs {
 
 /// What the programs did, in words, and how many machines that took.
 #[derive(Debug)]
-pub struct Did {
-    pub launched: usize,
-    pub text: String,
+pub(crate) struct Did {
+    pub(crate) launched: usize,
+    pub(crate) text: String,
 }
 
 /// A coordinator and a cloud, and what was tried on them.
 #[derive(Debug)]
-pub struct Bench {
+pub(crate) struct Bench {
     site: Site,
     soak: bool,
     rows: Vec<[String; 4]>,
 }
 
 impl Bench {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let site = Site::new();
         site.start_cloud(&[]);
         Self { site, soak: std::env::var_os("EC2MPI_SOAK").is_some(), rows: Vec::new() }
@@ -40,7 +40,7 @@ impl Bench {
 
     /// One row: the fault (words of `cloud fault add`; in brackets where `play` adds it in its own time) is added, `play`
     /// does something with a cluster of its own, the fault is cleared, and nothing must be left of the cluster's machines.
-    pub fn row(&mut self, runs: Runs, action: &str, fault: &str, play: impl FnOnce(&Play<'_>) -> Did) {
+    pub(crate) fn row(&mut self, runs: Runs, action: &str, fault: &str, play: impl FnOnce(&Play<'_>) -> Did) {
         if runs == Runs::Soak && !self.soak {
             return;
         }
@@ -71,64 +71,64 @@ impl Drop for Bench {
 
 /// One row while it runs.
 #[derive(Debug)]
-pub struct Play<'a> {
-    pub site: &'a Site,
+pub(crate) struct Play<'a> {
+    pub(crate) site: &'a Site,
     /// Of its cluster.
-    pub name: String,
+    pub(crate) name: String,
 }
 
 impl Play<'_> {
     /// `ec2mpi cloud fault add ...`
     #[track_caller]
-    pub fn fault(&self, words: &str) {
+    pub(crate) fn fault(&self, words: &str) {
         let words: Vec<&str> = ["cloud", "fault", "add"].into_iter().chain(words.split_whitespace()).collect();
         self.site.run(&words).ok();
     }
 
     #[track_caller]
-    pub fn clear(&self) {
+    pub(crate) fn clear(&self) {
         self.site.run(&["cloud", "fault", "clear"]).ok();
     }
 
     /// `ec2mpi create` with these further arguments.
-    pub fn create(&self, more: &str) -> Outcome {
+    pub(crate) fn create(&self, more: &str) -> Outcome {
         let words: Vec<&str> = ["create", &self.name].into_iter().chain(more.split_whitespace()).collect();
         self.site.run(&words)
     }
 
     /// A cluster of two that is ready.
     #[track_caller]
-    pub fn ready(&self) -> Value {
+    pub(crate) fn ready(&self) -> Value {
         self.create("--nodes 2").ok();
         self.status()
     }
 
     #[track_caller]
-    pub fn status(&self) -> Value {
+    pub(crate) fn status(&self) -> Value {
         self.site.status(&self.name)
     }
 
     /// The instance of a node.
     #[track_caller]
-    pub fn instance(&self, node: usize) -> String {
+    pub(crate) fn instance(&self, node: usize) -> String {
         self.status()["nodes"][node]["instance_id"].as_str().expect("a node has an instance").to_owned()
     }
 
     /// A shell command on a node.
-    pub fn sh(&self, node: usize, script: &str) -> Outcome {
+    pub(crate) fn sh(&self, node: usize, script: &str) -> Outcome {
         self.site.run(&["exec", &self.name, "--node", &node.to_string(), "--", "sh", "-c", script])
     }
 
     /// All machines of the cluster that the cloud knows, ended ones too.
     #[track_caller]
-    pub fn instances(&self) -> Vec<Instance> {
+    pub(crate) fn instances(&self) -> Vec<Instance> {
         let is_its = |one: &Instance| one.tags.get("ec2mpi:cluster") == Some(&self.name);
         stranger::instances(self.site).into_iter().filter(is_its).collect()
     }
 
     /// Waits until a node is in this state.
     #[track_caller]
-    pub fn until_node(&self, node: usize, state: &str) {
+    pub(crate) fn until_node(&self, node: usize, state: &str) {
         until(seconds(60), &format!("node {node} is {state}"), || {
             (self.status()["nodes"][node]["state"] == state).then_some(())
         });
@@ -136,7 +136,7 @@ impl Play<'_> {
 
     /// That the cluster works: a rank on each of so many nodes.
     #[track_caller]
-    pub fn works(&self, nodes: usize) {
+    pub(crate) fn works(&self, nodes: usize) {
         let ranks = (nodes * 2).to_string();
         let output = self.site.run(&["run", &self.name, "-n", &ranks, "--", "hostname"]).ok();
         let hosts: std::collections::BTreeSet<&str> = output.lines().collect();
@@ -159,7 +159,7 @@ impl Play<'_> {
 }
 
 /// What a command said last, or its error.
-pub fn last_words(outcome: &Outcome) -> String {
+pub(crate) fn last_words(outcome: &Outcome) -> String {
     let last = |text: &str| text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default().to_owned();
     if outcome.code == 0 {
         let line = last(&outcome.stdout);

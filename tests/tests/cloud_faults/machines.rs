@@ -46,7 +46,7 @@ fn ends_the_job(fault: &'static str) -> impl FnOnce(&Play<'_>) -> Did {
 
 /// The line that names the node, last.
 fn naming(node: &str, outcome: Outcome) -> Outcome {
-    let line = outcome.stderr.lines().filter(|line| line.contains(node)).next_back().unwrap_or_default();
+    let line = outcome.stderr.lines().rfind(|line| line.contains(node)).unwrap_or_default();
     Outcome { stderr: line.to_owned(), ..outcome }
 }
 
