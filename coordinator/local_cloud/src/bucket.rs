@@ -44,6 +44,7 @@ use s3s::validation::{AwsNameValidation, NameValidation};
 use self::index::Record;
 use self::reply::Completed;
 use self::store::Store;
+use crate::faults::Faults;
 
 /// The region of the local cloud.
 const REGION: &str = "local-1";
@@ -90,6 +91,7 @@ pub enum BucketError {
 pub struct BucketService {
     store: Arc<Store>,
     protocol: Completed,
+    faults: Option<Arc<Faults>>,
 }
 
 /// Opens the directory (made when absent) as the last process left it, however that ended. No other process may have
@@ -104,10 +106,16 @@ pub fn open(directory: &Path, keys: Arc<dyn KeySource>) -> Result<BucketService,
     let mut builder = S3ServiceBuilder::new(api::Api(Arc::clone(&store)));
     builder.set_auth(keys.clone());
     builder.set_access(keys);
-    Ok(BucketService { store, protocol: Completed(builder.build()) })
+    Ok(BucketService { store, protocol: Completed(builder.build()), faults: None })
 }
 
 impl BucketService {
+    /// The same, with faults on request.
+    pub(crate) fn with_faults(mut self, faults: Arc<Faults>) -> Self {
+        self.faults = Some(faults);
+        self
+    }
+
     /// Makes a bucket unless it exists.
     ///
     /// # Errors

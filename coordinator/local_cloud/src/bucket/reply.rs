@@ -19,7 +19,8 @@ use uuid::Uuid;
 /// No error and no copy result is longer.
 const SHORT: usize = 16 << 10;
 
-const REQUEST_ID: &str = "x-amz-request-id";
+/// S3 numbers every reply.
+pub(super) const REQUEST_ID: &str = "x-amz-request-id";
 
 /// Roots that `s3s` writes without their namespace.
 const BARE_ROOTS: [&str; 2] = ["CopyObjectResult", "CopyPartResult"];
