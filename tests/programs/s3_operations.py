@@ -9,78 +9,12 @@ import datetime
 import hashlib
 import sys
 import unittest
-import unittest.mock
-import urllib.error
-import urllib.request
 
-import boto3
-from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth
-from botocore.awsrequest import AWSRequest
-from botocore.config import Config
-from botocore.credentials import Credentials
-from botocore.exceptions import ClientError
+from s3_case import BUCKET, S3, WATCHING, Case
+from s3_multipart import Multipart  # noqa: F401, which unittest finds here
+from s3_signatures import Signatures  # noqa: F401
 
-import validate
-
-PART = 5 << 20
 HOUR = datetime.timedelta(hours=1)
-
-
-def client(key, **config):
-    access, secret, *token = key.split(":", 2)
-    return boto3.client(
-        "s3",
-        endpoint_url=ENDPOINT,
-        region_name="local-1",
-        aws_access_key_id=access,
-        aws_secret_access_key=secret,
-        aws_session_token=token[0] if token else None,
-        config=Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}, **config),
-    )
-
-
-def fetch(method, url, body=None, headers=None):
-    """A request by hand: status and body."""
-    try:
-        request = urllib.request.Request(url, data=body, method=method, headers={"Content-Type": "", **(headers or {})})
-        with urllib.request.urlopen(request, timeout=30) as reply:
-            return reply.status, reply.read()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read()
-
-
-def clock_at(when):
-    """What botocore signs meanwhile it signs as at that time."""
-    return unittest.mock.patch("botocore.auth.get_current_datetime", lambda: when)
-
-
-class Case(unittest.TestCase):
-    maxDiff = None
-
-    @classmethod
-    def setUpClass(cls):
-        cls.prefix = f"{cls.__name__}/"
-
-    def put(self, key, body=b"x", **more):
-        return S3.put_object(Bucket=BUCKET, Key=key, Body=body, **more)
-
-    def get(self, key, **more):
-        return S3.get_object(Bucket=BUCKET, Key=key, **more)
-
-    def head(self, key, **more):
-        return S3.head_object(Bucket=BUCKET, Key=key, **more)
-
-    def body(self, key, **more):
-        return self.get(key, **more)["Body"].read()
-
-    def fails(self, status, code, call, **arguments):
-        with self.assertRaises(ClientError) as caught:
-            call(**arguments)
-        response = caught.exception.response
-        self.assertEqual((response["ResponseMetadata"]["HTTPStatusCode"], response["Error"]["Code"]), (status, code))
-
-    def keys(self, **query):
-        return [one["Key"] for one in S3.list_objects_v2(Bucket=BUCKET, **query).get("Contents", [])]
 
 
 class Buckets(Case):
@@ -248,119 +182,6 @@ class Copies(Case):
         self.fails(400, "InvalidRequest", self.copy, key="Copies/h", source="Copies/h")
 
 
-class Multipart(Case):
-    def begin(self, key, **more):
-        upload = S3.create_multipart_upload(Bucket=BUCKET, Key=key, **more)["UploadId"]
-        return {"Bucket": BUCKET, "Key": key, "UploadId": upload}
-
-    def part(self, upload, number, body, **more):
-        return {"PartNumber": number, "ETag": S3.upload_part(PartNumber=number, Body=body, **upload, **more)["ETag"]}
-
-    def complete(self, upload, parts, **more):
-        return S3.complete_multipart_upload(MultipartUpload={"Parts": parts}, **upload, **more)
-
-    def test_parts_are_read_by_number(self):
-        bodies = [b"a" * PART, b"b" * PART, b"end"]
-        upload = self.begin("Multipart/n", ChecksumAlgorithm="SHA256", Metadata={"m": "1"})
-        # Numbers need not be consecutive; the object's parts are.
-        parts = [self.part(upload, 3 * n + 2, body, ChecksumAlgorithm="SHA256") for n, body in enumerate(bodies)]
-        for part, body in zip(parts, bodies):
-            part["ChecksumSHA256"] = base64.b64encode(hashlib.sha256(body).digest()).decode()
-        done = self.complete(upload, parts)
-        self.assertRegex(done["ETag"], '^"[0-9a-f]{32}-3"$')
-        self.assertRegex(done["ChecksumSHA256"], "=-3$")
-        for number, body in enumerate(bodies, 1):
-            got = self.get("Multipart/n", PartNumber=number)
-            self.assertEqual((got["PartsCount"], got["ETag"]), (3, done["ETag"]))
-            self.assertEqual(got["Body"].read(), body)
-            self.assertEqual(self.head("Multipart/n", PartNumber=number)["ContentLength"], len(body))
-        self.fails(416, "InvalidRange", self.get, key="Multipart/n", PartNumber=4)
-        self.fails(400, "InvalidRequest", self.get, key="Multipart/n", PartNumber=1, Range="bytes=0-1")
-        self.assertEqual(self.body("Multipart/n", Range=f"bytes={2 * PART - 1}-{2 * PART}"), b"be")
-        names = ["ObjectParts", "ObjectSize"]
-        facts = S3.get_object_attributes(Bucket=BUCKET, Key="Multipart/n", ObjectAttributes=names, MaxParts=2)
-        self.assertEqual((facts["ObjectSize"], facts["ObjectParts"]["TotalPartsCount"]), (2 * PART + 3, 3))
-        self.assertEqual(([one["Size"] for one in facts["ObjectParts"]["Parts"]], facts["ObjectParts"]["IsTruncated"]),
-                         ([PART, PART], True))
-
-    def test_parts_are_copied(self):
-        self.put("Multipart/source", b"s" * PART + b"tail")
-        upload = self.begin("Multipart/c")
-        source = {"CopySource": {"Bucket": BUCKET, "Key": "Multipart/source"}}
-        copy = lambda number, **more: S3.upload_part_copy(PartNumber=number, **source, **upload, **more)
-        first = copy(1, CopySourceRange=f"bytes=0-{PART - 1}")["CopyPartResult"]["ETag"]
-        self.assertEqual(first, f'"{hashlib.md5(b"s" * PART).hexdigest()}"')
-        second = copy(2, CopySourceRange=f"bytes={PART}-{PART + 3}", CopySourceIfNoneMatch='"0"')
-        self.fails(412, "PreconditionFailed", copy, number=3, CopySourceIfMatch='"0"')
-        self.fails(400, "InvalidArgument", copy, number=3, CopySourceRange="bytes=5-")
-        self.fails(416, "InvalidRange", copy, number=3, CopySourceRange=f"bytes=0-{PART + 4}")
-        S3.delete_object(Bucket=BUCKET, Key="Multipart/source")
-        self.complete(upload, [{"PartNumber": 1, "ETag": first},
-                               {"PartNumber": 2, "ETag": second["CopyPartResult"]["ETag"]}])
-        self.assertEqual(self.body("Multipart/c"), b"s" * PART + b"tail")
-
-    def test_completion_has_conditions(self):
-        tag = self.put("Multipart/k", b"before")["ETag"]
-        upload = self.begin("Multipart/k")
-        parts = [self.part(upload, 1, b"after")]
-        self.fails(412, "PreconditionFailed", self.complete, upload=upload, parts=parts, IfNoneMatch="*")
-        self.fails(412, "PreconditionFailed", self.complete, upload=upload, parts=parts, IfMatch='"0"')
-        self.assertEqual(self.body("Multipart/k"), b"before")
-        self.complete(upload, parts, IfMatch=tag)
-        self.assertEqual(self.body("Multipart/k"), b"after")
-        upload = self.begin("Multipart/absent")
-        parts = [self.part(upload, 1, b"1")]
-        self.fails(404, "NoSuchKey", self.complete, upload=upload, parts=parts, IfMatch=tag)
-        self.complete(upload, parts, IfNoneMatch="*")
-
-    def test_wrong_completions_change_nothing(self):
-        upload = self.begin("Multipart/w")
-        one, two = self.part(upload, 1, b"1"), self.part(upload, 2, b"2")
-        wrong = lambda parts, code, **more: self.fails(400, code, self.complete, upload=upload, parts=parts, **more)
-        wrong([one, two], "EntityTooSmall")
-        wrong([two, one], "InvalidPartOrder")
-        wrong([{**one, "ETag": two["ETag"]}], "InvalidPart")
-        wrong([{**one, "PartNumber": 3}], "InvalidPart")
-        wrong([one], "InvalidRequest", MpuObjectSize=2)
-        self.fails(404, "NoSuchUpload", self.complete, upload={**upload, "Key": "Multipart/other"}, parts=[one])
-        self.fails(404, "404", self.head, key="Multipart/w")
-        for number in (0, 10001):
-            self.fails(400, "InvalidArgument", self.part, upload=upload, number=number, body=b"")
-        self.part(upload, 1, b"again")
-        wrong([one], "InvalidPart")
-        S3.abort_multipart_upload(**upload)
-        self.fails(404, "NoSuchUpload", S3.list_parts, **upload)
-        self.fails(404, "NoSuchUpload", S3.abort_multipart_upload, **upload)
-        self.fails(404, "NoSuchUpload", self.complete, upload=upload, parts=[one])
-
-    def test_uploads_and_parts_are_listed_in_pages(self):
-        uploads = [self.begin(f"Multipart/l/{key}") for key in ("a", "a", "b/1", "b/2", "c")]
-        pages = S3.get_paginator("list_multipart_uploads")
-        found = [(one["Key"], one["UploadId"]) for page in pages.paginate(
-            Bucket=BUCKET, Prefix="Multipart/l/", PaginationConfig={"PageSize": 2}) for one in page.get("Uploads", [])]
-        self.assertEqual(found, sorted((one["Key"], one["UploadId"]) for one in uploads))
-        folded = S3.list_multipart_uploads(Bucket=BUCKET, Prefix="Multipart/l/", Delimiter="/")
-        self.assertEqual([one["Prefix"] for one in folded["CommonPrefixes"]], ["Multipart/l/b/"])
-        self.assertEqual(len(folded["Uploads"]), 3)
-        for number in (1, 2, 3, 10000):
-            self.part(uploads[0], number, b"%d" % number)
-        pages = S3.get_paginator("list_parts").paginate(PaginationConfig={"PageSize": 3}, **uploads[0])
-        found = [(one["PartNumber"], one["Size"]) for page in pages for one in page.get("Parts", [])]
-        self.assertEqual(found, [(1, 1), (2, 1), (3, 1), (10000, 5)])
-        for upload in uploads:
-            S3.abort_multipart_upload(**upload)
-        self.assertNotIn("Uploads", S3.list_multipart_uploads(Bucket=BUCKET, Prefix="Multipart/l/"))
-
-    def test_whole_object_checksums(self):
-        for name in ("CRC32", "CRC32C", "CRC64NVME"):
-            upload = self.begin("Multipart/f", ChecksumAlgorithm=name, ChecksumType="FULL_OBJECT")
-            parts = [self.part(upload, number, body, ChecksumAlgorithm=name)
-                     for number, body in ((1, b"f" * PART), (2, b"rest"))]
-            done = self.complete(upload, parts)
-            whole = self.put("Multipart/g", b"f" * PART + b"rest", ChecksumAlgorithm=name)
-            self.assertEqual((done[f"Checksum{name}"], done["ChecksumType"]), (whole[f"Checksum{name}"], "FULL_OBJECT"))
-
-
 class Listings(Case):
     KEYS = ["a", "a/", "a//b", "a/b", "b c", "d%", "e\u0001", "é"]
 
@@ -431,75 +252,6 @@ class Keys(Case):
         self.assertEqual(self.keys(Prefix="Keys/"), [])
 
 
-class Signatures(Case):
-    def refused(self, reply, status, code):
-        self.assertEqual(reply[0], status, reply)
-        self.assertIn(f"<Code>{code}</Code>".encode(), reply[1])
-
-    def test_presigned_requests(self):
-        for key in (OWNER, ROLE):
-            mine = client(key, signature_version="s3v4")
-            url = lambda verb, **more: mine.generate_presigned_url(verb, Params={"Bucket": BUCKET, "Key": "signed", **more})
-            self.assertEqual(fetch("PUT", url("put_object"), b"hey")[0], 200)
-            self.assertEqual(fetch("GET", url("get_object")), (200, b"hey"))
-            self.assertEqual(fetch("GET", url("get_object"), headers={"Range": "bytes=1-1"}), (206, b"e"))
-            self.refused(fetch("PUT", url("get_object"), b"other"), 403, "SignatureDoesNotMatch")
-            self.refused(fetch("GET", url("get_object").replace("signed", "other")), 403, "SignatureDoesNotMatch")
-            longer = url("get_object").replace("X-Amz-Expires=3600", "X-Amz-Expires=7200")
-            self.refused(fetch("GET", longer), 403, "SignatureDoesNotMatch")
-            self.assertEqual(fetch("DELETE", url("delete_object"))[0], 204)
-
-    def test_presigned_requests_expire(self):
-        url = self.signed_url(datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(seconds=90), 60)
-        self.refused(fetch("GET", url), 403, "AccessDenied")
-        url = self.signed_url(datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(seconds=90), 600)
-        self.refused(fetch("GET", url), 404, "NoSuchKey")
-
-    def signed_url(self, when, seconds):
-        """As if presigned at another time."""
-        request = AWSRequest("GET", f"{ENDPOINT}/{BUCKET}/not-there")
-        with clock_at(when):
-            S3SigV4QueryAuth(Credentials(*OWNER.split(":")), "s3", "local-1", seconds).add_auth(request)
-        return request.url
-
-    def test_temporary_credentials_need_their_token_and_expire(self):
-        role = client(ROLE)
-        role.put_object(Bucket=BUCKET, Key="role", Body=b"1")
-        self.assertEqual(role.get_object(Bucket=BUCKET, Key="role")["Body"].read(), b"1")
-        access, secret, token = ROLE.split(":", 2)
-        listing = lambda key: {"call": client(key).list_objects_v2, "Bucket": BUCKET}
-        self.fails(400, "InvalidToken", **listing(f"{access}:{secret}"))
-        self.fails(400, "InvalidToken", **listing(f"{access}:{secret}:{token[::-1]}"))
-        self.fails(400, "InvalidToken", **listing(f"{OWNER}:{token}"))
-        self.fails(403, "SignatureDoesNotMatch", **listing(f"{access}:wrong:{token}"))
-        self.fails(403, "InvalidAccessKeyId", **listing("nobody:secret"))
-        self.fails(400, "ExpiredToken", **listing(EXPIRED))
-        url = client(EXPIRED).generate_presigned_url("get_object", Params={"Bucket": BUCKET, "Key": "role"})
-        self.refused(fetch("GET", url), 400, "ExpiredToken")
-
-    def test_unsigned_requests_are_refused(self):
-        self.put("unsigned")
-        for method, path in (("GET", "/unsigned"), ("PUT", "/unsigned"), ("DELETE", "/unsigned"), ("GET", "?list-type=2")):
-            self.refused(fetch(method, f"{ENDPOINT}/{BUCKET}{path}"), 403, "AccessDenied")
-        self.assertEqual(self.body("unsigned"), b"x")
-
-    def send(self, body, sent, when=None):
-        """A PUT of `body` signed as at `when`, whose bytes are `sent`."""
-        request = AWSRequest("PUT", f"{ENDPOINT}/{BUCKET}/signed-body", data=body)
-        with clock_at(when or datetime.datetime.now(datetime.timezone.utc)):
-            S3SigV4Auth(Credentials(*OWNER.split(":")), "s3", "local-1").add_auth(request)
-        return fetch("PUT", request.url, sent, dict(request.headers))
-
-    def test_the_signature_covers_body_and_time(self):
-        self.assertEqual(self.send(b"body", b"body")[0], 200)
-        self.refused(self.send(b"body", b"evil"), 400, "XAmzContentSHA256Mismatch")
-        self.assertEqual(self.body("signed-body"), b"body")
-        now = datetime.datetime.now(datetime.timezone.utc)
-        for away in (-HOUR, HOUR):
-            self.refused(self.send(b"late", b"late", now + away), 403, "RequestTimeTooSkewed")
-        self.assertEqual(self.body("signed-body"), b"body")
-
-
 class ZModels(unittest.TestCase):
     """Last by its name: what all the others got."""
 
@@ -510,7 +262,4 @@ class ZModels(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    ENDPOINT, BUCKET, OWNER, ROLE, EXPIRED = sys.argv[1:6]
-    S3 = client(OWNER)
-    WATCHING = validate.watch(S3)
     unittest.main(argv=sys.argv[:1], verbosity=2)

@@ -58,9 +58,9 @@ OWN_VALUES = {("BucketLocationConstraint", "local-1")}
 INTEGERS = {"integer": 31, "long": 63}
 
 
-def watch(client):
+def watch(client, watching=None):
     """Compares every reply that `client` gets from now on, those that it retries included."""
-    watching = Watching()
+    watching = watching or Watching()
     service = client.meta.service_model.service_id.hyphenize()
     client.meta.events.register_first(f"before-parse.{service}", watching.reply)
     return watching
@@ -182,7 +182,7 @@ class Checker:
             self.scalar(members["LocationConstraint"], root.text or "", place, "iso8601")
             return
         extra = {"requestId"} if self.is_ec2 else set()
-        if self.is_ec2 and not (root.findtext(f"{{*}}requestId") or "").strip():
+        if self.is_ec2 and not (root.findtext("{*}requestId") or "").strip():
             self.wrong(f"{place}/requestId", "is missing")
         if self.is_ec2 and shape is None:
             extra.add("return")

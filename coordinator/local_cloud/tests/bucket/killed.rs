@@ -293,3 +293,18 @@ fn list_directory(directory: &Path) -> Vec<String> {
     names.sort();
     names
 }
+
+#[test]
+fn a_torn_object_would_show() {
+    let (body, headers) = (lines(1, 2), |name: &str, md5: &[u8]| {
+        BTreeMap::from([
+            ("x-amz-meta-name".to_owned(), name.to_owned()),
+            ("x-amz-meta-md5".to_owned(), hex::encode(Md5::digest(md5))),
+        ])
+    });
+    let reply = |headers, body: &[u8]| Reply { status: 200, headers, body: body.to_vec() };
+    assert_eq!(found(&reply(headers("1-2", &body), &body)).unwrap().name, "1-2");
+    assert_eq!(found(&reply(headers("1-2", &body), &body[..body.len() - 1])), None);
+    assert_eq!(found(&reply(headers("1-2", &body), &lines(1, 3))), None);
+    assert_eq!(found(&reply(BTreeMap::new(), &body)), None);
+}

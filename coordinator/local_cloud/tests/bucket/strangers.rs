@@ -12,6 +12,9 @@ const NOT_HERE: [&str; 5] =
 /// So many checks has s3probe.py.
 const CHECKS: usize = 97;
 
+/// So many tests has s3_operations.py.
+const OPERATION_TESTS: usize = 31;
+
 const RACE: &str = "race 16x PUT If-None-Match * (1 winner), 10 rounds";
 
 fn programs() -> PathBuf {
@@ -99,7 +102,7 @@ fn the_operations_do_what_they_do_on_s3() {
     let keys = ["permanent:secret", "temporary:secret:token/+=", "expired:secret:token/+="];
     let (output, success) = run("s3_operations.py", &[&[endpoint.as_str(), "bkt"], keys.as_slice()].concat());
     println!("{output}");
-    assert!(success, "{output}");
+    assert!(success && output.contains(&format!("Ran {OPERATION_TESTS} tests")), "{output}");
 }
 
 #[test]
