@@ -110,6 +110,11 @@ impl Queue {
         self.table.lock().pending.iter().count()
     }
 
+    /// Operations that S3 is being asked for.
+    pub(crate) fn running(&self) -> usize {
+        self.table.lock().pending.running()
+    }
+
     /// Whether an operation on `path` is not done.
     pub(crate) fn has(&self, path: &str) -> bool {
         self.table.lock().pending.has(path)

@@ -3,17 +3,18 @@
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use tokio::sync::RwLockWriteGuard;
 
-use crate::volume::Volume;
 use crate::volume::cache::extents::Extents;
 use crate::volume::content::{Content, State};
 use crate::volume::error::{Result, VolumeError};
 use crate::volume::handle::Handle;
 use crate::volume::tree::Ino;
 use crate::volume::writeback::FAILING_PATIENCE;
+use crate::volume::{Close, Volume};
 
 /// The largest file: what a multipart upload can hold is 5 TiB.
 const MAX_FILE_BYTES: u64 = 5 << 40;
@@ -48,11 +49,16 @@ impl Volume {
         let (ino, content, _) = self.file(handle)?;
         *content.used.lock() = Instant::now();
         let asked = offset..offset.saturating_add(length.into());
+        if let Some(bytes) = read_cached(&content, asked.clone()).await? {
+            self.reads.hits.fetch_add(1, Ordering::Relaxed);
+            return Ok(bytes);
+        }
+        self.reads.misses.fetch_add(1, Ordering::Relaxed);
         loop {
+            self.ensure(ino, &content, asked.clone()).await?;
             if let Some(bytes) = read_cached(&content, asked.clone()).await? {
                 return Ok(bytes);
             }
-            self.ensure(ino, &content, asked.clone()).await?;
         }
     }
 
@@ -151,14 +157,17 @@ impl Volume {
         Ok(())
     }
 
-    /// `close` of one descriptor: what was written is on the local disk, and so is the journal that knows of it. Reports
-    /// an upload that failed since.
+    /// `close` of one descriptor: what was written is on the local disk, and so is the journal that knows of it; with
+    /// [`Close::S3`] it is in S3. Reports an upload that failed since.
     pub(crate) async fn flush(&self, handle: u64) -> Result<()> {
         let (ino, content, write) = self.file(handle)?;
         if !write {
             return Ok(());
         }
-        self.secure(ino, &content).await?;
+        match self.options.close {
+            Close::Local => self.secure(ino, &content).await?,
+            Close::S3 => self.upload(ino).await?,
+        }
         self.report(ino)
     }
 
@@ -178,10 +187,16 @@ impl Volume {
     /// Returns when S3 has the file as it is now.
     pub(crate) async fn fsync(&self, handle: u64) -> Result<()> {
         let (ino, _, _) = self.file(handle)?;
-        if let Some(seq) = self.seal(ino).await? {
-            self.wait_for(seq, FAILING_PATIENCE).await?;
-        }
+        self.upload(ino).await?;
         self.report(ino)
+    }
+
+    /// Returns when S3 has the file as it is now, or has been failing for too long.
+    async fn upload(&self, ino: Ino) -> Result<()> {
+        match self.seal(ino).await? {
+            Some(seq) => self.wait_for(seq, FAILING_PATIENCE).await,
+            None => Ok(()),
+        }
     }
 
     fn report(&self, ino: Ino) -> Result<()> {

@@ -155,6 +155,11 @@ impl<T> Pending<T> {
         self.entries.iter().map(|(seq, entry)| (*seq, &entry.op, &entry.tag))
     }
 
+    /// How many have started.
+    pub(crate) fn running(&self) -> usize {
+        self.entries.values().filter(|entry| entry.started).count()
+    }
+
     pub(crate) fn contains(&self, seq: Seq) -> bool {
         self.entries.contains_key(&seq)
     }
