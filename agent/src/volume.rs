@@ -19,6 +19,7 @@ pub(crate) mod handle;
 pub mod journal;
 pub(crate) mod limits;
 pub mod mount;
+pub(crate) mod name;
 pub(crate) mod ops;
 pub(crate) mod replay;
 pub mod store;

@@ -6,6 +6,7 @@
 mod background;
 mod helper;
 mod plan;
+mod remount;
 mod s3fs;
 mod session;
 mod units;
@@ -113,6 +114,9 @@ pub const SIGNAL_DRAIN: Duration = Duration::from_secs(60);
 /// SIGTERM and SIGINT drain (for at most [`SIGNAL_DRAIN`]) and unmount. Whatever could not be uploaded by then stays in
 /// the journal for the next mount. In the background it forks: no thread may have been started before.
 pub fn run(mut args: MountArgs) -> anyhow::Result<()> {
+    if remount::is_asked(&args) {
+        return remount::run(&args);
+    }
     let told = s3fs::take(&mut args)?;
     told.iter().for_each(|line| eprintln!("warning: {line}"));
     let plan = Plan::new(&args)?;

@@ -46,7 +46,7 @@ fn superseded_operations_and_amended_attributes() {
     let left = unfinished([
         begin(1, put("a", Base::Absent)),
         Record::Begin { seq: Seq(2), op: put("a", Base::Absent), supersedes: vec![Seq(1)] },
-        Record::Amend { seq: Seq(2), attr: new_attr },
+        Record::Amend { seq: Seq(2), attr: new_attr, extra: None },
         begin(3, Op::Delete { path: "b".into(), base: Base::Unknown }),
         Record::Failed { seq: Seq(3), error: "refused".into() },
     ]);

@@ -101,7 +101,6 @@ const REFUSED: &[(&str, &str)] = &[
     ("nocopyapi", "moves and changes of attributes need copies on the server"),
     ("proxy", "there is no proxy support"),
     ("proxy_cred_file", "there is no proxy support"),
-    ("remount", "unmount and mount again"),
     ("sigv2", "requests are signed by version 4"),
     ("ssl_client_cert", "there are no client certificates"),
     ("ssl_verify_hostname", "certificates are always checked"),

@@ -17,7 +17,7 @@ use crate::volume::writeback::FAILING_PATIENCE;
 use crate::volume::{Close, Volume};
 
 /// The largest file: what a multipart upload can hold is 5 TiB.
-const MAX_FILE_BYTES: u64 = 5 << 40;
+pub(super) const MAX_FILE_BYTES: u64 = 5 << 40;
 
 impl Volume {
     /// Opens the version an inode shows; [`VolumeError::Stale`] when its name has another one now.
@@ -37,7 +37,7 @@ impl Volume {
         Ok(())
     }
 
-    fn file(&self, handle: u64) -> Result<(Ino, Arc<Content>, bool)> {
+    pub(super) fn file(&self, handle: u64) -> Result<(Ino, Arc<Content>, bool)> {
         match self.handles.get(handle)? {
             Handle::File { ino, content, write } => Ok((ino, content, write)),
             Handle::Dir(_) => Err(VolumeError::BadHandle),
@@ -62,8 +62,9 @@ impl Volume {
         }
     }
 
-    /// Writes into the cache file. The kernel knows the offset: it has the size, for appenders too.
-    pub(crate) async fn write(&self, handle: u64, offset: u64, bytes: &[u8]) -> Result<()> {
+    /// Writes into the cache file. The kernel knows the offset: it has the size, for appenders too. `unprivileged`: the
+    /// writer must not leave the file with rights of its owner.
+    pub(crate) async fn write(&self, handle: u64, offset: u64, bytes: &[u8], unprivileged: bool) -> Result<()> {
         let (ino, content, write) = self.file(handle)?;
         if !write {
             return Err(VolumeError::BadHandle);
@@ -77,7 +78,14 @@ impl Volume {
         let data = state.data.clone().ok_or(VolumeError::Stale)?;
         data.file.write_all_at(bytes, offset)?;
         state.size = state.size.max(end);
-        self.note_change(ino, &state)
+        self.note_change(ino, &state)?;
+        if unprivileged { self.drop_privileges(ino) } else { Ok(()) }
+    }
+
+    /// Of a dirty file: the attributes go up with its bytes.
+    pub(super) fn drop_privileges(&self, ino: Ino) -> Result<()> {
+        self.tree().get_mut(ino)?.attr.drop_privileges();
+        Ok(())
     }
 
     /// Cuts or extends a file.
@@ -111,7 +119,7 @@ impl Volume {
     }
 
     /// The state of a file that may be written to: complete, in a cache file that no upload reads, and in the journal.
-    async fn writable<'a>(&self, ino: Ino, content: &'a Content) -> Result<RwLockWriteGuard<'a, State>> {
+    pub(super) async fn writable<'a>(&self, ino: Ino, content: &'a Content) -> Result<RwLockWriteGuard<'a, State>> {
         loop {
             self.ensure_all(ino, content).await?;
             let mut state = content.state.write().await;
@@ -148,7 +156,7 @@ impl Volume {
         Ok(())
     }
 
-    fn note_change(&self, ino: Ino, state: &State) -> Result<()> {
+    pub(super) fn note_change(&self, ino: Ino, state: &State) -> Result<()> {
         let mut tree = self.tree();
         let node = tree.get_mut(ino)?;
         node.size = state.size;
