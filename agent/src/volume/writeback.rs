@@ -5,6 +5,7 @@
 //! goes to lost+found, the file reports it at the next fsync or close, and status shows it.
 
 mod finish;
+mod forms;
 mod object;
 pub(crate) mod pending;
 mod put;

@@ -217,6 +217,11 @@ fn foreign_headers_survive_a_change_of_mode() {
     assert_eq!(now.metadata["mode"], (libc::S_IFREG | 0o600).to_string());
     assert_eq!(now.foreign["cache-control"], "no-store");
     assert_eq!(now.content_type.as_deref(), Some("text/x-mine"));
+    std::fs::rename(mount.path("f"), mount.path("g")).unwrap();
+    std::fs::OpenOptions::new().append(true).open(mount.path("g")).unwrap().write_all(b"2").unwrap();
+    mount.drain();
+    let now = lab.store.object("g").unwrap().0.headers;
+    assert_eq!((now.metadata["colour"].as_str(), now.foreign["cache-control"].as_str()), ("blue", "no-store"));
 }
 
 #[test]
