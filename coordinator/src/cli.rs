@@ -54,7 +54,8 @@ Exit codes:
   0       done
   1       failed; standard error says why and what to do next
   2       the command line is wrong
-  others  run, exec and logs -f: the program's own; 128 + N when signal N ended it, 130 when it was cancelled";
+  others  run, exec and logs -f: the program's own; 128 + N when signal N ended it, 130 when it was cancelled,
+          75 when a node of the job was lost: standard error names it, and the same command may work again";
 
 #[derive(Debug, Parser)]
 #[command(name = "ec2mpi", version, about = ABOUT, after_help = AFTER_HELP, max_term_width = 110)]

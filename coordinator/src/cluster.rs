@@ -63,7 +63,7 @@ pub enum NodePhase {
     Ready,
     Unreachable,
     Leaving,
-    Gone,
+    Gone { why: String },
     Failed { why: String },
 }
 
@@ -79,6 +79,8 @@ pub struct NodeView {
     pub volume: VolumeState,
     /// Physical cores are this node's alone; false on the local cloud.
     pub dedicated_cores: bool,
+    /// Of its present boot; empty until its agent has told it to this process.
+    pub boot_id: String,
     pub mpi: Vec<crate::mpi::Installation>,
 }
 

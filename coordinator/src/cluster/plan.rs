@@ -101,7 +101,7 @@ pub enum Action {
     /// Write down that a node is usable for the first time.
     NodeReady { index: u32 },
     /// Write down that a node's machine has ended.
-    NodeGone { index: u32, instance: InstanceId },
+    NodeGone { index: u32, instance: InstanceId, why: String },
     /// Tell a node who its peers are.
     TellPeers { instance: InstanceId, peers: Vec<Peer> },
     /// Write down that the cluster is ready.

@@ -64,6 +64,12 @@ impl Worker {
     pub(super) fn new(inner: Arc<Inner>, cluster: &ClusterId) -> Result<Self, Error> {
         let intent = load(&inner, cluster)?
             .ok_or_else(|| Error::Internal(format!("the record of cluster {cluster} has gone")))?;
+        // A new process does not know of those that ended before it began.
+        for node in intent.nodes.iter().filter(|node| node.gone) {
+            if let Some(instance) = &node.instance {
+                inner.registry.retire(instance, node.gone_why.as_deref().unwrap_or("its machine has ended"));
+            }
+        }
         let memory = Arc::new(Mutex::new(Memory::default()));
         let observed = observe(&inner, &intent, &memory.lock(), None);
         let board = Arc::new(Board::new(view::view(&intent, &observed, &inner.place)));

@@ -26,6 +26,13 @@ const RETRY_PAUSE: Duration = Duration::from_secs(2);
 /// Drains every node of the job's cluster, then raises every epoch. The error names the nodes and says why.
 pub(super) async fn barrier(parts: &Parts, job: &JobRecord) -> Result<(), String> {
     let nodes = nodes(parts, job)?;
+    let is_there = |node: &&JobNode| nodes.iter().any(|there| there.instance == node.instance);
+    // What a lost node of this job had not uploaded is lost with it.
+    let gone: Vec<_> =
+        job.nodes.iter().filter(|node| !is_there(node)).map(|n| format!("{}: gone", n.host_name)).collect();
+    if !gone.is_empty() {
+        return Err(list(&gone.iter().map(String::as_str).collect::<Vec<_>>()));
+    }
     let registry = &parts.registry;
     all(&nodes, |node| drain(registry, node)).await?;
     all(&nodes, |node| raise_epoch(registry, node)).await
@@ -37,9 +44,11 @@ pub(super) fn nodes(parts: &Parts, job: &JobRecord) -> Result<Vec<JobNode>, Stri
     if view.id != job.cluster {
         return Err(format!("cluster {} of job {} is destroyed", job.cluster_name, job.id));
     }
-    let exists = |phase: &NodePhase| !matches!(phase, NodePhase::Gone | NodePhase::Failed { .. });
+    let exists = |phase: &NodePhase| !matches!(phase, NodePhase::Gone { .. } | NodePhase::Failed { .. });
     let nodes = view.nodes.into_iter().filter(|node| exists(&node.phase));
-    Ok(nodes.filter_map(|n| Some(JobNode { instance: n.instance?, host_name: n.host_name })).collect())
+    Ok(nodes
+        .filter_map(|n| Some(JobNode { instance: n.instance?, host_name: n.host_name, boot_id: n.boot_id }))
+        .collect())
 }
 
 async fn drain(registry: &Registry, node: &JobNode) -> Result<(), String> {

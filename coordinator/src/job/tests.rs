@@ -13,6 +13,7 @@ fn spec(ranks: u32) -> RunSpec {
         arguments: vec!["a".into()],
         barrier: true,
         mpi_arguments: vec![],
+        node_timeout: DEFAULT_NODE_TIMEOUT,
     }
 }
 
@@ -77,6 +78,7 @@ fn a_command_goes_to_the_node_asked_for() {
         environment: Default::default(),
         program: "gcc".into(),
         arguments: vec!["-v".into()],
+        node_timeout: DEFAULT_NODE_TIMEOUT,
     };
     let job = resolve::exec(&view(2), JobId::random(), spec.clone(), 0.0).unwrap();
     assert_eq!(job.node.host_name, "demo-1");

@@ -140,7 +140,7 @@ async fn a_retired_node_answers_everything_with_gone() {
     let mut events = registry.subscribe(&node(), &job());
     let asked = ask_in_background(&registry);
     session.next().await.unwrap();
-    registry.retire(&node());
+    registry.retire(&node(), "it ended");
     assert_eq!(asked.await.unwrap(), Err(RequestError::Gone(node())));
     assert_eq!(events.recv().await, Some(ProcessEvent::Gone));
     assert!(session.next().await.is_none());

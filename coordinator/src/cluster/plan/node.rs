@@ -14,7 +14,8 @@ pub(super) fn bookkeeping(intent: &Intent, observed: &Observed) -> Vec<Action> {
     for node in intent.nodes.iter().filter(|node| !node.gone) {
         let Some(instance) = &node.instance else { continue };
         if has_ended(node, instance, intent, observed) {
-            actions.push(Action::NodeGone { index: node.index, instance: instance.clone() });
+            let why = end_of(node, observed);
+            actions.push(Action::NodeGone { index: node.index, instance: instance.clone(), why });
         } else if node.ready_at.is_none() && is_usable(observed.agents.get(instance)) {
             actions.push(Action::NodeReady { index: node.index });
         }
@@ -158,9 +159,13 @@ pub(in crate::cluster) fn failure_of(node: &NodeRecord, observed: &Observed) -> 
 
 /// Why a machine ended, as the provider says.
 pub(super) fn end_of(node: &NodeRecord, observed: &Observed) -> String {
+    if let Some(why) = &node.gone_why {
+        return why.clone();
+    }
     let reason = node.instance.as_ref().and_then(|id| listed(observed, id)).map(|listed| listed.reason.as_str());
     match reason {
-        None | Some("") => "its machine ended".to_owned(),
+        None => "its machine has ended, the cloud no longer lists it".to_owned(),
+        Some("") => "its machine ended".to_owned(),
         Some(reason) => format!("its machine ended: {reason}"),
     }
 }
