@@ -1,6 +1,6 @@
 """What boto3 sees of a local cloud: a client that shares no code with the programs under test.
 
-usage: stranger.py CLOUD_JSON instances | objects PREFIX | get KEY FILE       (answers in JSON)
+usage: stranger.py CLOUD_JSON instances | terminate ID | reboot ID | objects PREFIX | get KEY FILE   (answers in JSON)
 """
 
 import json
@@ -43,6 +43,16 @@ def objects(cloud, prefix):
     return [{"key": one["Key"], "size": one["Size"]} for page in pages for one in page.get("Contents", [])]
 
 
+def terminate(cloud, instance):
+    client(cloud, "ec2").terminate_instances(InstanceIds=[instance])
+    return {}
+
+
+def reboot(cloud, instance):
+    client(cloud, "ec2").reboot_instances(InstanceIds=[instance])
+    return {}
+
+
 def get(cloud, key, file):
     client(cloud, "s3").download_file(cloud["bucket"], key, file)
     return {}
@@ -50,5 +60,5 @@ def get(cloud, key, file):
 
 with open(sys.argv[1], encoding="utf-8") as file:
     CLOUD = json.load(file)
-VERBS = {"instances": instances, "objects": objects, "get": get}
+VERBS = {"instances": instances, "objects": objects, "get": get, "terminate": terminate, "reboot": reboot}
 print(json.dumps(VERBS[sys.argv[2]](CLOUD, *sys.argv[3:])))

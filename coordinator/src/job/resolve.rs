@@ -187,11 +187,15 @@ fn cluster_is_up(view: &ClusterView) -> Result<(), Error> {
     }
 }
 
+/// Node 0, or the next one where it never came or is gone for good. One that is out of reach may come back with files
+/// that others need, so nobody takes its place.
 fn head(view: &ClusterView) -> Result<&NodeView, Error> {
-    usable_node(view, 0).map_err(|error| match error {
-        Error::NotFound(_) => Error::NotNow(format!("cluster {} has no head (node 0): create it anew", view.spec.name)),
-        other => other,
-    })
+    cluster_is_up(view)?;
+    let is_gone = |node: &&NodeView| matches!(node.phase, NodePhase::Gone { .. } | NodePhase::Failed { .. });
+    let first = view.nodes.iter().filter(|node| !is_gone(node)).min_by_key(|node| node.index);
+    let first =
+        first.ok_or_else(|| Error::NotNow(format!("cluster {} has no node left: create it anew", view.spec.name)))?;
+    usable_node(view, first.index)
 }
 
 /// In the order of their indexes, so the head comes first.
