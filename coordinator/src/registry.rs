@@ -127,6 +127,17 @@ pub struct Liveness {
     pub volume: VolumeState,
 }
 
+/// What was last heard of a node, or of its attempt to become one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LastWord {
+    /// Seconds since the epoch.
+    pub at: f64,
+    pub text: String,
+}
+
+/// The longest last word that is kept, characters.
+const WORD_LIMIT: usize = 500;
+
 /// Requests of one node that may wait at a time.
 const MAX_PENDING: usize = 1024;
 
@@ -205,6 +216,18 @@ impl Registry {
             Some(entry) => entry.silence(),
             None => self.inner.started.elapsed(),
         }
+    }
+
+    /// Keeps what was heard of a node, for whoever asks why it is not there.
+    pub fn note(&self, node: &InstanceId, at: f64, text: &str) {
+        let mut nodes = self.inner.nodes.lock();
+        let entry = nodes.entry(node.clone()).or_insert_with(|| NodeEntry::new(self.inner.started));
+        entry.word = Some(LastWord { at, text: text.chars().take(WORD_LIMIT).collect() });
+    }
+
+    /// What was last noted of a node.
+    pub fn last_word(&self, node: &InstanceId) -> Option<LastWord> {
+        self.inner.nodes.lock().get(node)?.word.clone()
     }
 
     /// Why a node is gone for good; none as long as it can come back.

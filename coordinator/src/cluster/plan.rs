@@ -60,6 +60,8 @@ pub struct Seen {
     /// How long it has had no session.
     pub silence: Duration,
     pub told: Option<Told>,
+    /// What was last noted of it.
+    pub word: Option<String>,
 }
 
 /// Which peers a node was told of.

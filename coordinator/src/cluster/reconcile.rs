@@ -5,6 +5,7 @@
 
 mod act;
 mod board;
+mod report;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 pub(super) use self::board::Board;
+pub(super) use self::report::report;
 use super::plan::{Call, Drain, Intent, Observed, Seen, Told, is_busy, is_worried, plan};
 use super::{Inner, now, view};
 use crate::error::Error;
@@ -181,6 +183,7 @@ fn observe(inner: &Inner, intent: &Intent, memory: &Memory, instances: Option<Ve
         liveness: inner.registry.liveness(id).unwrap_or_default(),
         silence: inner.registry.silence(id),
         told: memory.told.get(id).cloned(),
+        word: inner.registry.last_word(id).map(|word| word.text),
     };
     Observed {
         instances,

@@ -188,7 +188,8 @@ mod tests {
         let mut heard =
             Heard { liveness: Some(seen.liveness), silence: Duration::from_secs(20), word: Some(word.clone()) };
         heard.liveness.as_mut().unwrap().volume.dirty_files = 3;
-        let away = report(&intent, &intent.nodes[1], view(1, NodePhase::Unreachable), &heard, answers(), CREATED + 60.0);
+        let away =
+            report(&intent, &intent.nodes[1], view(1, NodePhase::Unreachable), &heard, answers(), CREATED + 60.0);
         assert_eq!(phases(&away).last(), Some(&"unreachable"));
         assert!((away.history.last().unwrap().at - (CREATED + 40.0)).abs() < 1e-6);
         assert_eq!(away.words[0], word);

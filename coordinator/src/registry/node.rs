@@ -8,7 +8,7 @@ use ec2mpi_proto::id::{InstanceId, JobId};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::{Facts, Liveness, ProcessEvent, Request, RequestError, VolumeState};
+use super::{Facts, LastWord, Liveness, ProcessEvent, Request, RequestError, VolumeState};
 
 type Reply = oneshot::Sender<Result<String, RequestError>>;
 
@@ -23,6 +23,7 @@ struct Pending {
 pub(super) struct NodeEntry {
     /// Why it is gone for good.
     pub(super) gone: Option<String>,
+    pub(super) word: Option<LastWord>,
     /// Number of the session that counts; 0 before the first. Another one's words are ignored.
     session: u64,
     connected: bool,
@@ -43,6 +44,7 @@ impl NodeEntry {
     pub(super) fn new(silent_since: Instant) -> Self {
         Self {
             gone: None,
+            word: None,
             session: 0,
             connected: false,
             silent_since,

@@ -109,6 +109,15 @@ impl State {
         })
     }
 
+    /// The machine that has this address, by the records.
+    pub fn instance_at(&self, address: Ipv4Addr) -> Result<Option<InstanceId>, Error> {
+        self.transaction(|t| {
+            let sql = "SELECT instance_id FROM nodes WHERE address = ?1 AND gone = 0 AND instance_id IS NOT NULL";
+            let found: Option<String> = t.query_row(sql, [address.to_string()], |row| row.get(0)).optional()?;
+            found.map(|text| parse("instance id", &text)).transpose()
+        })
+    }
+
     /// What the first join of a node bound, none before it.
     pub fn join_of(&self, instance: &InstanceId) -> Result<Option<JoinRecord>, Error> {
         self.transaction(|t| join_of(t, instance))
@@ -354,6 +363,8 @@ pub(crate) mod tests {
         assert_eq!(state.bind(&id, &join(1, "second")).unwrap(), Binding::Same(join(1, "first")));
         assert_eq!(state.bind(&id, &join(2, "second")).unwrap(), Binding::Other);
         assert_eq!(state.node_of(&id).unwrap().unwrap().1.joined_at, Some(5.0));
+        assert_eq!(state.instance_at(Ipv4Addr::new(10, 0, 0, 1)).unwrap(), Some(id));
+        assert_eq!(state.instance_at(Ipv4Addr::new(10, 0, 0, 2)).unwrap(), None);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use ec2mpi_proto::v1;
 
-use crate::cluster::{ClusterPhase, ClusterView, NodePhase, NodeView, Proof};
+use crate::cluster::{ClusterPhase, ClusterView, Moment, NodePhase, NodeReport, NodeView, Proof};
 use crate::job::{Ending, Explanation, JobRecord, JobState};
 use crate::registry::{VolumeCondition, VolumeState};
 
@@ -69,6 +69,30 @@ fn node(view: &NodeView) -> v1::Node {
         },
         slots: view.slots,
         volume: Some(volume(&view.volume)),
+    }
+}
+
+pub(super) fn report(report: NodeReport) -> v1::NodeReport {
+    let (state, reason, cloud_problem) = match report.machine {
+        Ok(Some(machine)) => (machine.state.name(), machine.reason, String::new()),
+        Ok(None) => ("", String::new(), String::new()),
+        Err(error) => ("", String::new(), error.to_string()),
+    };
+    let (console, console_problem) = match report.console {
+        Ok(text) => (text, String::new()),
+        Err(error) => (String::new(), error.to_string()),
+    };
+    let moment = |moment: Moment| v1::NodeMoment { phase: moment.phase.to_owned(), at: moment.at };
+    v1::NodeReport {
+        node: Some(node(&report.view)),
+        instance_state: state.to_owned(),
+        instance_reason: reason,
+        cloud_problem,
+        history: report.history.into_iter().map(moment).collect(),
+        words: report.words.into_iter().map(|word| v1::NodeWord { at: word.at, text: word.text }).collect(),
+        console,
+        console_problem,
+        next: report.next,
     }
 }
 

@@ -143,11 +143,13 @@ pub(super) fn is_settled(node: &NodeRecord, peers: &[Peer], observed: &Observed)
 /// Why a node is not ready yet, for people.
 pub(in crate::cluster) fn failure_of(node: &NodeRecord, observed: &Observed) -> String {
     let Some(instance) = &node.instance else { return "the cloud has not made its machine".to_owned() };
+    let word = observed.agents.get(instance).and_then(|seen| seen.word.as_deref());
+    let word = word.map_or(String::new(), |word| format!(" ({word})"));
     if node.joined_at.is_none() {
-        return "its machine was launched but its agent has not joined".to_owned();
+        return format!("its machine was launched but its agent has not joined{word}");
     }
     match observed.agents.get(instance) {
-        Some(seen) if !seen.liveness.connected => "it joined but its agent is not connected".to_owned(),
+        Some(seen) if !seen.liveness.connected => format!("it joined but its agent is not connected{word}"),
         Some(seen) if !is_usable(Some(seen)) => match seen.liveness.volume.message.as_str() {
             "" => "its volume is not mounted".to_owned(),
             message => format!("its volume is not mounted: {message}"),
