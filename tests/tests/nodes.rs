@@ -4,7 +4,6 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
-
 use std::os::unix::fs::PermissionsExt;
 
 use ec2mpi_tests::machine::Machine;
