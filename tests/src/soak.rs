@@ -104,7 +104,7 @@ impl Phase {
             Self::Create => 2500,
             Self::Run => 4000,
             Self::Idle => 500,
-            Self::Destroy => 1500,
+            Self::Destroy => 700,
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::host;
 use crate::machine::Machine;
 use crate::site::Site;
 use crate::stranger;
-use crate::wait::seconds;
+use crate::wait::{seconds, until};
 
 /// How long the victim may take to come into being.
 const COMES_WITHIN: Duration = seconds(10);
@@ -52,8 +52,13 @@ fn try_strike(site: &Site, plan: &Plan, instances: &[String]) -> Option<Blow> {
     }
 }
 
+/// Kills a process, and waits until it is dead: what a user does next does not meet it dying.
 fn end(pid: i32, what: &str) -> Option<Blow> {
     kill(Pid::from_raw(pid), Signal::SIGKILL).ok()?;
+    let cmdline = format!("/proc/{pid}/cmdline");
+    until(seconds(10), "a killed process is dead", || {
+        std::fs::read(&cmdline).map_or(true, |words| words.is_empty()).then_some(())
+    });
     Some(Blow { what: format!("{what} killed"), instance: None })
 }
 
