@@ -25,6 +25,7 @@ mod status;
 mod stop;
 mod table;
 mod watch;
+mod why;
 
 use std::process::ExitCode;
 
@@ -54,7 +55,8 @@ Exit codes:
   0       done
   1       failed; standard error says why and what to do next
   2       the command line is wrong
-  others  run, exec and logs -f: the program's own; 128 + N when signal N ended it, 130 when it was cancelled";
+  others  run, exec and logs -f: the program's own; 128 + N when signal N ended it, 130 when it was cancelled,
+          75 when a node of the job was lost: standard error names it, and the same command may work again";
 
 #[derive(Debug, Parser)]
 #[command(name = "ec2mpi", version, about = ABOUT, after_help = AFTER_HELP, max_term_width = 110)]
@@ -73,6 +75,8 @@ enum Verb {
     List(list::Args),
     /// Show a cluster and its nodes.
     Status(status::Args),
+    /// Tell what is known of one node, and what to do next.
+    Why(why::Args),
     /// Destroy a cluster and prove that nothing of it is left.
     Destroy(destroy::Args),
     /// Run an MPI program on a cluster.
@@ -140,6 +144,7 @@ async fn ask(coordinator: &Coordinator, verb: Verb) -> anyhow::Result<u8> {
         Verb::Create(args) => create::run(coordinator, args).await,
         Verb::List(args) => list::run(coordinator, args).await,
         Verb::Status(args) => status::run(coordinator, args).await,
+        Verb::Why(args) => why::run(coordinator, args).await,
         Verb::Destroy(args) => destroy::run(coordinator, args).await,
         Verb::Run(args) => run::run(coordinator, args).await,
         Verb::Exec(args) => exec::run(coordinator, args).await,

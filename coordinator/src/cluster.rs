@@ -4,6 +4,7 @@ pub mod launch;
 pub mod plan;
 mod reconcile;
 mod view;
+mod why;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -18,6 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use self::launch::{Coordinates, Place};
 use self::reconcile::{Board, Worker};
+pub use self::why::{Moment, NodeReport};
 use crate::error::Error;
 use crate::identity::ssh::SshAuthority;
 use crate::provider::Provider;
@@ -63,7 +65,7 @@ pub enum NodePhase {
     Ready,
     Unreachable,
     Leaving,
-    Gone,
+    Gone { why: String },
     Failed { why: String },
 }
 
@@ -79,6 +81,8 @@ pub struct NodeView {
     pub volume: VolumeState,
     /// Physical cores are this node's alone; false on the local cloud.
     pub dedicated_cores: bool,
+    /// Of its present boot; empty until its agent has told it to this process.
+    pub boot_id: String,
     pub mpi: Vec<crate::mpi::Installation>,
 }
 
@@ -221,6 +225,12 @@ impl Clusters {
     pub fn get(&self, name: &ClusterName) -> Result<ClusterView, Error> {
         let view = self.board(name)?.view();
         if is_present(&view) { Ok(view) } else { Err(self.unknown(name)) }
+    }
+
+    /// What is known of a node, by its index or its name. Asks the cloud.
+    pub async fn why(&self, name: &ClusterName, node: &str) -> Result<NodeReport, Error> {
+        let board = self.board(name)?;
+        reconcile::report(&self.inner, &board, node).await
     }
 
     /// One cluster now and after every change; closed after `Destroyed`. A cluster destroyed a short while ago can

@@ -57,3 +57,17 @@ impl Validity {
         Self { not_before, not_after: now.checked_add(lifetime).unwrap_or(Timestamp::MAX) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_counts_for_a_clock_that_is_five_minutes_behind() {
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        let validity = Validity::starting(now, Duration::from_secs(3600));
+        let behind = |seconds: i64| now - jiff::SignedDuration::from_secs(seconds);
+        assert!(validity.not_before <= behind(300) && validity.not_before > behind(301));
+        assert_eq!(validity.not_after, behind(-3600));
+    }
+}

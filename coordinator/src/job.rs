@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! Preparing   opening barrier, hostfile, start    -> Running
-//! Running     output into the spool, exit         -> Finishing
+//! Running     output into the spool, exit; or a node is lost -> Finishing
 //! Cancelling  SIGINT, SIGTERM, SIGKILL, all nodes -> Finishing
 //! Finishing   leftovers ended, closing barrier    -> Ended
 //! ```
@@ -17,6 +17,7 @@ mod barrier;
 mod drive;
 mod follow;
 mod kill;
+mod nodes;
 mod record;
 mod resolve;
 mod retention;
@@ -41,7 +42,7 @@ use crate::registry::Registry;
 use crate::state::State;
 use drive::Driver;
 
-pub use record::{JobNode, JobRecord, MpiPart, Process};
+pub use record::{DEFAULT_NODE_TIMEOUT, JobNode, JobRecord, MpiPart, Process};
 pub use resolve::{ExecSpec, Explanation, RunSpec, usable_node};
 pub use state::{Ending, Event, JobState};
 

@@ -35,6 +35,9 @@ pub trait Provider: Send + Sync + Debug {
     /// Asks for the end of machines; those that are gone already are no error.
     async fn terminate(&self, instances: &[InstanceId]) -> Result<(), ProviderError>;
 
+    /// What the machine's boot has printed, as far as the provider kept it; empty when it printed nothing (yet).
+    async fn console_output(&self, instance: &InstanceId) -> Result<String, ProviderError>;
+
     /// What a machine of this type is.
     async fn instance_type(&self, name: &str) -> Result<TypeFacts, ProviderError>;
 }
@@ -87,6 +90,18 @@ pub enum InstanceState {
 }
 
 impl InstanceState {
+    /// EC2's word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::ShuttingDown => "shutting-down",
+            Self::Terminated => "terminated",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+        }
+    }
+
     /// Whether the machine exists or will (and may cost money), as opposed to ended or ending.
     pub fn is_alive(self) -> bool {
         match self {

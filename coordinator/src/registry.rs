@@ -127,6 +127,17 @@ pub struct Liveness {
     pub volume: VolumeState,
 }
 
+/// What was last heard of a node, or of its attempt to become one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LastWord {
+    /// Seconds since the epoch.
+    pub at: f64,
+    pub text: String,
+}
+
+/// The longest last word that is kept, characters.
+const WORD_LIMIT: usize = 500;
+
 /// Requests of one node that may wait at a time.
 const MAX_PENDING: usize = 1024;
 
@@ -181,7 +192,7 @@ impl Registry {
     fn enqueue(&self, node: &InstanceId, request: Request) -> Result<(String, Answer), RequestError> {
         let mut nodes = self.inner.nodes.lock();
         let entry = nodes.entry(node.clone()).or_insert_with(|| NodeEntry::new(self.inner.started));
-        if entry.gone {
+        if entry.gone.is_some() {
             return Err(RequestError::Gone(node.clone()));
         }
         if entry.pending() >= MAX_PENDING {
@@ -207,6 +218,23 @@ impl Registry {
         }
     }
 
+    /// Keeps what was heard of a node, for whoever asks why it is not there.
+    pub fn note(&self, node: &InstanceId, at: f64, text: &str) {
+        let mut nodes = self.inner.nodes.lock();
+        let entry = nodes.entry(node.clone()).or_insert_with(|| NodeEntry::new(self.inner.started));
+        entry.word = Some(LastWord { at, text: text.chars().take(WORD_LIMIT).collect() });
+    }
+
+    /// What was last noted of a node.
+    pub fn last_word(&self, node: &InstanceId) -> Option<LastWord> {
+        self.inner.nodes.lock().get(node)?.word.clone()
+    }
+
+    /// Why a node is gone for good; none as long as it can come back.
+    pub fn gone(&self, node: &InstanceId) -> Option<String> {
+        self.inner.nodes.lock().get(node)?.gone.clone()
+    }
+
     /// Changes whenever any node's liveness does.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.inner.changes.subscribe()
@@ -217,7 +245,7 @@ impl Registry {
         let (sender, receiver) = mpsc::channel(EVENT_QUEUE);
         let mut nodes = self.inner.nodes.lock();
         let entry = nodes.entry(node.clone()).or_insert_with(|| NodeEntry::new(self.inner.started));
-        if entry.gone {
+        if entry.gone.is_some() {
             // A fresh queue has room.
             let _ = sender.try_send(ProcessEvent::Gone);
         } else {
@@ -242,7 +270,7 @@ impl Registry {
         let (id, subscribers) = {
             let mut nodes = self.inner.nodes.lock();
             let entry = nodes.entry(node.clone()).or_insert_with(|| NodeEntry::new(self.inner.started));
-            if entry.gone {
+            if entry.gone.is_some() {
                 return None;
             }
             (entry.attach(facts), entry.subscribers())
@@ -253,14 +281,15 @@ impl Registry {
     }
 
     /// A node is gone for good: its requests and subscribers are told, its session ends, it cannot come back.
-    pub fn retire(&self, node: &InstanceId) {
+    /// The first reason stays.
+    pub fn retire(&self, node: &InstanceId, why: &str) {
         let subscribers = {
             let mut nodes = self.inner.nodes.lock();
             let entry = nodes.entry(node.clone()).or_insert_with(|| NodeEntry::new(self.inner.started));
-            if entry.gone {
+            if entry.gone.is_some() {
                 return;
             }
-            entry.retire(node)
+            entry.retire(node, why)
         };
         if !subscribers.is_empty() {
             tokio::spawn(tell_all(subscribers, ProcessEvent::Gone));

@@ -37,6 +37,7 @@ const MIGRATIONS: &[&str] = &[
     launches::MIGRATION,
     nodes::MIGRATION,
     jobs::MIGRATION,
+    nodes::ENDS,
 ];
 
 /// How long a statement waits for another process's lock (there is none but a user's sqlite3).

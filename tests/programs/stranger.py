@@ -1,7 +1,7 @@
 """What boto3 sees of a local cloud: a client that shares no code with the programs under test. What S3 answers is
 compared with botocore's model of it, and must agree.
 
-usage: stranger.py CLOUD_JSON instances | objects PREFIX | get KEY FILE       (answers in JSON)
+usage: stranger.py CLOUD_JSON instances | terminate ID | reboot ID | objects PREFIX | get KEY FILE   (answers in JSON)
 """
 
 import json
@@ -51,6 +51,16 @@ def objects(cloud, prefix):
     return [{"key": one["Key"], "size": one["Size"]} for page in pages for one in page.get("Contents", [])]
 
 
+def terminate(cloud, instance):
+    client(cloud, "ec2").terminate_instances(InstanceIds=[instance])
+    return {}
+
+
+def reboot(cloud, instance):
+    client(cloud, "ec2").reboot_instances(InstanceIds=[instance])
+    return {}
+
+
 def get(cloud, key, file):
     client(cloud, "s3").download_file(cloud["bucket"], key, file)
     return {}
@@ -58,7 +68,7 @@ def get(cloud, key, file):
 
 with open(sys.argv[1], encoding="utf-8") as file:
     CLOUD = json.load(file)
-VERBS = {"instances": instances, "objects": objects, "get": get}
+VERBS = {"instances": instances, "objects": objects, "get": get, "terminate": terminate, "reboot": reboot}
 ANSWER = VERBS[sys.argv[2]](CLOUD, *sys.argv[3:])
 if WATCHING.problems:
     sys.exit("\n".join(["these replies are not as botocore's model has them:", *WATCHING.problems]))

@@ -2,7 +2,7 @@
  * Every rank prints a line every PERIOD milliseconds, TICKS times, and rank 0 one on stderr too. With DIR every tick
  * also writes, closes and leaves one file, DIR/RANK-TICK, whose content follows from its name.
  *
- * usage: ticker TICKS [PERIOD_MS [DIR]]
+ * usage: ticker TICKS [PERIOD_MS [DIR [CODE]]]      an empty DIR is none; CODE is what rank 0 ends with
  * Build: mpicc -O2 -o ticker ticker.c
  */
 #include <mpi.h>
@@ -32,10 +32,16 @@ int main(int argc, char **argv) {
         printf("tick %d rank %d of %d on %s\n", tick, rank, ranks, host);
         fflush(stdout);
         if (rank == 0) fprintf(stderr, "ticked %d\n", tick);
-        if (argc > 3) failures += write_file(argv[3], rank, tick);
+        if (argc > 3 && argv[3][0]) failures += write_file(argv[3], rank, tick);
         usleep((useconds_t)period * 1000);
     }
     MPI_Allreduce(&failures, &all_failures, 1, MPI_INT, MPI_SUM, MPI_COMM_WORLD);
     MPI_Finalize();
-    return all_failures ? 1 : 0;
+    if (all_failures) return 1;
+    if (rank == 0 && argc > 4 && atoi(argv[4])) {
+        /* The others end first: a bad end makes mpirun end those that have not. */
+        usleep(500000);
+        return atoi(argv[4]);
+    }
+    return 0;
 }

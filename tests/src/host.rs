@@ -17,6 +17,16 @@ pub struct Process {
 }
 
 impl Process {
+    /// Whether it runs the program of this name, wherever that lies.
+    pub fn is_program(&self, program: &str) -> bool {
+        self.words.first().is_some_and(|word| word.rsplit('/').next() == Some(program))
+    }
+
+    /// Whether one of the arguments is this word.
+    pub fn has(&self, word: &str) -> bool {
+        self.words.iter().skip(1).any(|other| other == word)
+    }
+
     /// Whether the arguments start with these, whatever the program is called.
     pub fn is(&self, program: &str, verb: &str) -> bool {
         let name = self.words.first().map(|word| word.rsplit('/').next().unwrap_or(word));

@@ -19,5 +19,6 @@ pub mod physics;
 pub mod place;
 pub mod secret;
 pub mod site;
+pub mod soak;
 pub mod stranger;
 pub mod wait;

@@ -28,13 +28,25 @@ impl Machine {
     /// When it does not run.
     #[track_caller]
     pub fn find(site: &Site, instance: &str) -> Self {
-        let bridge = site.bridge().expect("a cloud has a bridge");
-        let ending = format!("-{instance}");
+        Self::look_for(site, instance).unwrap_or_else(|| panic!("{instance} does not run"))
+    }
+
+    /// The machine of an instance, if it runs.
+    pub fn look_for(site: &Site, instance: &str) -> Option<Self> {
+        Self::all(site).into_iter().find(|machine| machine.instance == instance)
+    }
+
+    /// All machines of a site that run, by namespace.
+    pub fn all(site: &Site) -> Vec<Self> {
+        let Some(bridge) = site.bridge() else { return Vec::new() };
         let prefix = format!("e2m-{}-", bridge.trim_start_matches("e2m"));
-        let namespace = host::namespaces(&prefix).into_iter().find(|name| name.ends_with(&ending));
-        let namespace = namespace.unwrap_or_else(|| panic!("no namespace {prefix}*{ending}"));
-        let init = init_of(&namespace).unwrap_or_else(|| panic!("no process 1 in {namespace}"));
-        Self { instance: instance.to_owned(), namespace, init }
+        let mut namespaces = host::namespaces(&prefix);
+        namespaces.sort();
+        let machine = |namespace: String| {
+            let (instance, init) = (namespace.strip_prefix(&prefix)?.to_owned(), init_of(&namespace)?);
+            Some(Self { instance, namespace, init })
+        };
+        namespaces.into_iter().filter_map(machine).collect()
     }
 
     /// The machine of a cluster's node, by what `status --json` says.
@@ -83,6 +95,49 @@ impl Machine {
         until(seconds(30), &format!("ec2mpi-agent {verb} runs again on {}", self.instance), || {
             (self.agent(verb) != old).then_some(())
         });
+    }
+
+    /// Cuts it off from every other machine and from the cloud, or ends that.
+    ///
+    /// # Panics
+    /// When its cable cannot be found or pulled.
+    #[track_caller]
+    pub fn set_cut_off(&self, cut_off: bool) {
+        let shown = Command::new("ip").args(["-n", &self.namespace, "-o", "link", "show", "eth0"]).output();
+        let shown = String::from_utf8_lossy(&shown.expect("ip can be started").stdout).into_owned();
+        // "2: eth0@if17: ...": 17 is the other end, on the host.
+        let number = shown.split("eth0@if").nth(1).and_then(|rest| rest.split(':').next()).map(str::to_owned);
+        let number = number.unwrap_or_else(|| panic!("no cable of {}: {shown}", self.instance));
+        let index = |name: &String| fs::read_to_string(format!("/sys/class/net/{name}/ifindex"));
+        let other =
+            host::interfaces("e2v").into_iter().find(|name| index(name).is_ok_and(|text| text.trim() == number));
+        let other = other.unwrap_or_else(|| panic!("no interface {number} on the host"));
+        let state = if cut_off { "down" } else { "up" };
+        let done = Command::new("ip").args(["link", "set", &other, state]).status();
+        assert!(done.is_ok_and(|status| status.success()), "{other} cannot be set {state}");
+    }
+
+    /// Kills its process 1, and everything on it with that: a power failure.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[track_caller]
+    pub fn cut_power(&self) {
+        kill(Pid::from_raw(self.init), Signal::SIGKILL).expect("a running machine can be killed");
+    }
+
+    /// Resets it: everything on it dies at once, and it boots again from its disk.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[track_caller]
+    pub fn reset(&self) {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.init)).expect("it runs");
+        let keeper = status.lines().find_map(|line| line.strip_prefix("PPid:")).and_then(|pid| pid.trim().parse().ok());
+        // What the cloud sends for RebootInstances; then process 1 gets no time to end anything well.
+        kill(Pid::from_raw(keeper.expect("a process has a parent")), Signal::SIGHUP).expect("the keeper runs");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        let _ = kill(Pid::from_raw(self.init), Signal::SIGKILL);
     }
 
     /// A command in its network namespace alone (its address, the host's files).

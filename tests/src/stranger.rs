@@ -39,6 +39,18 @@ pub fn instances_of(site: &Site, cluster_id: &str) -> Vec<Instance> {
     instances(site).into_iter().filter(is_its).collect()
 }
 
+/// Ends an instance, as somebody who knows nothing of clusters would.
+#[track_caller]
+pub fn terminate(site: &Site, instance: &str) {
+    ask(site, &["terminate", instance]);
+}
+
+/// Reboots an instance.
+#[track_caller]
+pub fn reboot(site: &Site, instance: &str) {
+    ask(site, &["reboot", instance]);
+}
+
 /// Keys and sizes of the objects below a prefix of the cloud's bucket.
 #[track_caller]
 pub fn objects(site: &Site, prefix: &str) -> Vec<(String, u64)> {

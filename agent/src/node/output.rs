@@ -42,9 +42,19 @@ pub async fn follow(executor: Executor, id: ProcessId, from: [u64; 2], to: mpsc:
     let end = match follow_to_end(&executor, &id, from, &to).await {
         Ok(None) => return,
         Ok(Some(exit)) => exit,
-        Err(error) => Exit { code: 1, signal: 0, error: format!("cannot follow process {id}: {error:#}") },
+        Err(error) => Exit { code: 1, signal: 0, error: complaint(&id, &error) },
     };
     let _ = to.send(Followed::Exit(end)).await;
+}
+
+fn complaint(id: &ProcessId, error: &anyhow::Error) -> String {
+    let is_full = |cause: &std::io::Error| cause.kind() == std::io::ErrorKind::StorageFull;
+    if error.chain().filter_map(|cause| cause.downcast_ref()).any(is_full) {
+        return "the node's disk is full, so neither the program's output nor its end could be stored: free some space \
+                on it (`ec2mpi ssh`), then run it again"
+            .to_owned();
+    }
+    format!("cannot follow process {id}: {error:#}")
 }
 
 /// `None`: nobody listens any more.

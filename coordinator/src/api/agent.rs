@@ -21,8 +21,8 @@ use futures::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 pub use self::join::{CERTIFICATE_LIFETIME, MOUNT_POINT, MPI_USER, MPI_USER_ID};
-use crate::cluster::Clusters;
 use crate::cluster::launch::Place;
+use crate::cluster::{Clusters, now};
 use crate::error::Error;
 use crate::identity::authority::{Authority, NodeSubject, node_of_certificate};
 use crate::registry::Registry;
@@ -72,6 +72,18 @@ impl AgentApi {
             .max_encoding_message_size(MAX_MESSAGE_BYTES)
     }
 
+    /// By the address that the join came from: what the request says of itself is not to be trusted.
+    fn note_refused_join(&self, peer: IpAddr, error: &Error) {
+        let IpAddr::V4(address) = peer else { return };
+        match self.context.state.instance_at(address) {
+            Ok(Some(instance)) => {
+                self.context.registry.note(&instance, now(), &format!("its join was refused: {error}"));
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "cannot find the node of a refused join"),
+        }
+    }
+
     /// The member whose certificate the peer has shown, as long as it is one.
     fn member<T>(&self, request: &Request<T>) -> Result<Member, Error> {
         let certificates = request.peer_certs();
@@ -104,7 +116,10 @@ fn check_protocol(version: u32) -> Result<(), Error> {
     if version == PROTOCOL_VERSION {
         return Ok(());
     }
-    Err(Error::NotNow(format!("the agent speaks protocol {version}, this coordinator {PROTOCOL_VERSION}")))
+    Err(Error::NotNow(format!(
+        "the agent speaks protocol {version}, this coordinator {PROTOCOL_VERSION}: create the cluster anew, so that its \
+         machines fetch the agent of this build"
+    )))
 }
 
 fn peer_address<T>(request: &Request<T>) -> Result<IpAddr, Error> {
@@ -119,6 +134,7 @@ impl AgentService for AgentApi {
         let request = request.into_inner();
         let answer = join::join(&self.context, peer, &request).inspect_err(|error| {
             tracing::warn!(%peer, launch = %request.launch_id.escape_debug(), %error, "join refused");
+            self.note_refused_join(peer, error);
         })?;
         Ok(Response::new(answer))
     }
@@ -134,8 +150,11 @@ impl AgentService for AgentApi {
         &self,
         request: Request<Streaming<AgentMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        let member = self.member(&request)?;
-        session::begin(&self.context.registry, member.subject.instance, request.into_inner()).await
+        let instance = self.member(&request)?.subject.instance;
+        let begun = session::begin(&self.context.registry, instance.clone(), request.into_inner()).await;
+        begun.inspect_err(|status| {
+            self.context.registry.note(&instance, now(), &format!("its session was refused: {}", status.message()));
+        })
     }
 
     type TransferStream = Outgoing<TransferFrame>;

@@ -118,6 +118,12 @@ impl ControlService for ControlApi {
         Ok(Response::new(stream::clusters(views, request.follow, self.shutdown.clone())))
     }
 
+    async fn explain_node(&self, request: Request<v1::ExplainNodeRequest>) -> Result<Response<v1::NodeReport>, Status> {
+        let request = request.into_inner();
+        let report = self.clusters.why(&parse::cluster_name(&request.cluster)?, &request.node).await?;
+        Ok(Response::new(render::report(report)))
+    }
+
     async fn destroy_cluster(
         &self,
         request: Request<v1::DestroyClusterRequest>,

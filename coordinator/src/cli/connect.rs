@@ -98,8 +98,17 @@ pub(super) async fn dial(socket: &Path) -> anyhow::Result<Found> {
     });
     // The name is never looked up: the connector goes to the socket.
     let endpoint = Endpoint::from_static("http://coordinator.ec2mpi").connect_timeout(ANSWER_LIMIT);
-    let channel = endpoint.connect_with_connector(connector).await;
-    let channel = channel.with_context(|| format!("cannot talk to the coordinator at {}", socket.display()))?;
+    let channel = match endpoint.connect_with_connector(connector).await {
+        Ok(channel) => channel,
+        // It may have died since.
+        Err(error) => match UnixStream::connect(socket).await {
+            Ok(_) => {
+                let error = Err(error);
+                return error.with_context(|| format!("cannot talk to the coordinator at {}", socket.display()));
+            }
+            Err(gone) => return nobody_or_error(socket, gone),
+        },
+    };
     let client = ControlServiceClient::new(channel)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
@@ -109,6 +118,8 @@ pub(super) async fn dial(socket: &Path) -> anyhow::Result<Found> {
 fn nobody_or_error(socket: &Path, error: io::Error) -> anyhow::Result<Found> {
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Ok(Found::Nobody),
+        // Whoever listened has died before it took the connection.
+        io::ErrorKind::ConnectionReset => Ok(Found::Nobody),
         io::ErrorKind::PermissionDenied => {
             bail!("the coordinator's socket {} is for root only: run this with sudo", socket.display())
         }

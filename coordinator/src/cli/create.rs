@@ -136,7 +136,7 @@ fn report(cluster: &v1::Cluster, as_json: bool) -> anyhow::Result<u8> {
     let name = &cluster.name;
     eprintln!("error: cluster {name} is {}: {}", json::cluster_state(cluster.state()), cluster.message);
     for node in cluster.nodes.iter().filter(|node| !node.message.is_empty()) {
-        eprintln!("  {}: {}", node.host_name, node.message);
+        eprintln!("  {}: {} (`ec2mpi why {name} {}`)", node.host_name, node.message, node.index);
     }
     eprintln!("what came up of it is still there: `ec2mpi status {name}` shows it, `ec2mpi destroy {name}` ends it");
     Ok(FAILURE)
@@ -155,7 +155,18 @@ fn closing_line(cluster: &v1::Cluster) -> String {
     let split: Vec<_> =
         ["launch", "boot", "join", "mount"].iter().map(|phase| format!("{phase} {:.1}", seconds(phase))).collect();
     let (name, total) = (&cluster.name, seconds("total"));
-    format!("cluster {name} is ready: {nodes}, {slots} slots, in {total:.1} s ({})\n", split.join(", "))
+    let first = format!("cluster {name} is ready: {nodes}, {slots} slots, in {total:.1} s ({})\n", split.join(", "));
+    cluster
+        .nodes
+        .iter()
+        .filter(|node| node.state() != node::State::Ready)
+        .fold(first, |text, node| text + &missing(cluster, node))
+}
+
+/// A node that the cluster goes on without.
+fn missing(cluster: &v1::Cluster, node: &v1::Node) -> String {
+    let why = if node.message.is_empty() { json::node_state(node.state()) } else { &node.message };
+    format!("  without {}: {why} (`ec2mpi why {} {}`)\n", node.host_name, cluster.name, node.index)
 }
 
 #[cfg(test)]
@@ -178,6 +189,12 @@ mod tests {
             "cluster demo is ready: 4 nodes, 8 slots, in 6.1 s (launch 0.4, boot 0.3, join 2.1, mount 1.2)\n";
         assert_eq!(closing_line(&cluster), expected);
         cluster.nodes[3] = failed;
-        assert!(closing_line(&cluster).contains("3 of 4 nodes, 6 slots"), "{}", closing_line(&cluster));
+        cluster.nodes[3].host_name = "demo-3".into();
+        cluster.nodes[3].index = 3;
+        cluster.nodes[3].message = "the cloud had only 3 of 4 machines".into();
+        let text = closing_line(&cluster);
+        assert!(text.contains("3 of 4 nodes, 6 slots"), "{text}");
+        let expected = "\n  without demo-3: the cloud had only 3 of 4 machines (`ec2mpi why demo 3`)\n";
+        assert!(text.ends_with(expected), "{text}");
     }
 }

@@ -1,5 +1,7 @@
 //! `ec2mpi exec`.
 
+use std::time::Duration;
+
 use ec2mpi_proto::id::ClusterName;
 use ec2mpi_proto::v1::ExecRequest;
 
@@ -24,6 +26,9 @@ pub(super) struct Args {
     /// A variable for the command; may be repeated.
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse::variable)]
     env: Vec<(String, String)>,
+    /// End it, as lost, when the node is out of reach for so long.
+    #[arg(long, value_name = "TIME", value_parser = parse::wait, default_value = "60s")]
+    node_timeout: Duration,
     /// The command and its arguments.
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<String>,
@@ -39,6 +44,7 @@ pub(super) async fn run(coordinator: &Coordinator, args: Args) -> anyhow::Result
         environment: parse::environment(args.env),
         program: words.next().unwrap_or_default(),
         arguments: words.collect(),
+        node_timeout_seconds: parse::seconds(args.node_timeout),
     };
     let start = |mut client: super::connect::Client| {
         let request = request.clone();

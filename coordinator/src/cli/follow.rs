@@ -269,7 +269,7 @@ mod tests {
             (job::State::Ended, 127, "demo-0: no such file", 127, Some("job j-0 failed: demo-0: no such file")),
             (job::State::Ended, 0, "not in S3: x", 1, Some("job j-0: not in S3: x")),
             (job::State::Cancelled, 130, "cancelled", 130, Some("job j-0 was cancelled")),
-            (job::State::Lost, 1, "node demo-0 is gone", 1, Some("job j-0 is lost: node demo-0 is gone")),
+            (job::State::Lost, 75, "node demo-0 is lost", 75, Some("job j-0 is lost: node demo-0 is lost")),
         ];
         for (state, code, message, expected, text) in cases {
             let job = ended(state, code, message);

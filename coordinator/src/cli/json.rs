@@ -41,6 +41,24 @@ fn node(node: &v1::Node) -> Value {
     })
 }
 
+/// What is known of a node, as why prints it.
+pub(super) fn report(report: &v1::NodeReport) -> Value {
+    let moments = report.history.iter().map(|moment| json!({ "phase": moment.phase, "at": moment.at }));
+    let words = report.words.iter().map(|word| json!({ "at": word.at, "text": word.text }));
+    json!({
+        "node": node(&report.node.clone().unwrap_or_default()),
+        "instance_state": report.instance_state,
+        "instance_reason": report.instance_reason,
+        "cloud_problem": report.cloud_problem,
+        "last_phase": report.history.last().map(|moment| moment.phase.as_str()),
+        "history": moments.collect::<Vec<_>>(),
+        "words": words.collect::<Vec<_>>(),
+        "console": report.console,
+        "console_problem": report.console_problem,
+        "next": report.next,
+    })
+}
+
 /// How a destroy ended.
 pub(super) fn destruction(name: &str, proof: &v1::DestructionProof) -> Value {
     json!({

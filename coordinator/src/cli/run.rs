@@ -1,5 +1,7 @@
 //! `ec2mpi run`.
 
+use std::time::Duration;
+
 use ec2mpi_proto::id::ClusterName;
 use ec2mpi_proto::v1::{self, RunJobRequest};
 
@@ -30,6 +32,9 @@ pub(super) struct Args {
     /// Skip both barriers of the volume, for jobs side by side.
     #[arg(long)]
     no_barrier: bool,
+    /// End the job, as lost, when a node of it is out of reach for so long (90, 90s, 10m).
+    #[arg(long, value_name = "TIME", value_parser = parse::wait, default_value = "60s")]
+    node_timeout: Duration,
     /// An argument for mpirun itself; may be repeated.
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
     mpi_arg: Vec<String>,
@@ -78,6 +83,7 @@ fn request(args: Args) -> RunJobRequest {
         arguments: words.collect(),
         no_barrier: args.no_barrier,
         mpi_arguments: args.mpi_arg,
+        node_timeout_seconds: parse::seconds(args.node_timeout),
     }
 }
 

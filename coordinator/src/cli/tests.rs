@@ -28,6 +28,8 @@ fn every_verb_is_taken() {
         "ec2mpi create demo --nodes 4 --min-nodes 3 --no-wait",
         "ec2mpi list --json",
         "ec2mpi --state-dir /s --socket /s/c --cloud-dir /c status demo",
+        "ec2mpi why demo 3",
+        "ec2mpi why demo demo-3 --json",
         "ec2mpi destroy demo --discard --drain-timeout 90 --json",
         "ec2mpi run demo -n 8 --workdir /shared/x --env A=1 --env B=2 --no-barrier --mpi-arg --mca -- ./p -n 3",
         "ec2mpi run demo -n 8 --explain -- ./p",

@@ -60,6 +60,8 @@ pub struct Seen {
     /// How long it has had no session.
     pub silence: Duration,
     pub told: Option<Told>,
+    /// What was last noted of it.
+    pub word: Option<String>,
 }
 
 /// Which peers a node was told of.
@@ -101,7 +103,7 @@ pub enum Action {
     /// Write down that a node is usable for the first time.
     NodeReady { index: u32 },
     /// Write down that a node's machine has ended.
-    NodeGone { index: u32, instance: InstanceId },
+    NodeGone { index: u32, instance: InstanceId, why: String },
     /// Tell a node who its peers are.
     TellPeers { instance: InstanceId, peers: Vec<Peer> },
     /// Write down that the cluster is ready.

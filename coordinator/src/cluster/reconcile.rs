@@ -5,6 +5,7 @@
 
 mod act;
 mod board;
+mod report;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 pub(super) use self::board::Board;
+pub(super) use self::report::report;
 use super::plan::{Call, Drain, Intent, Observed, Seen, Told, is_busy, is_worried, plan};
 use super::{Inner, now, view};
 use crate::error::Error;
@@ -64,6 +66,12 @@ impl Worker {
     pub(super) fn new(inner: Arc<Inner>, cluster: &ClusterId) -> Result<Self, Error> {
         let intent = load(&inner, cluster)?
             .ok_or_else(|| Error::Internal(format!("the record of cluster {cluster} has gone")))?;
+        // A new process does not know of those that ended before it began.
+        for node in intent.nodes.iter().filter(|node| node.gone) {
+            if let Some(instance) = &node.instance {
+                inner.registry.retire(instance, node.gone_why.as_deref().unwrap_or("its machine has ended"));
+            }
+        }
         let memory = Arc::new(Mutex::new(Memory::default()));
         let observed = observe(&inner, &intent, &memory.lock(), None);
         let board = Arc::new(Board::new(view::view(&intent, &observed, &inner.place)));
@@ -175,6 +183,7 @@ fn observe(inner: &Inner, intent: &Intent, memory: &Memory, instances: Option<Ve
         liveness: inner.registry.liveness(id).unwrap_or_default(),
         silence: inner.registry.silence(id),
         told: memory.told.get(id).cloned(),
+        word: inner.registry.last_word(id).map(|word| word.text),
     };
     Observed {
         instances,

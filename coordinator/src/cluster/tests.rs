@@ -351,7 +351,7 @@ async fn a_machine_that_dies_is_gone_and_the_others_are_told() {
     let view = world.wait_ready("demo").await;
     let lost = view.nodes[1].instance.clone().unwrap();
     world.provider.die(&lost);
-    let view = world.wait("demo", |view| view.nodes[1].phase == NodePhase::Gone).await;
+    let view = world.wait("demo", |view| matches!(view.nodes[1].phase, NodePhase::Gone { .. })).await;
     assert_eq!(view.phase, ClusterPhase::Ready);
     let answer = world.registry.request(&lost, Request::RaiseEpoch, DRAIN).await;
     assert_eq!(answer, Err(crate::registry::RequestError::Gone(lost.clone())));

@@ -96,6 +96,7 @@ fn node_view(node: &NodeRecord, intent: &Intent, observed: &Observed, place: &Pl
         slots: intent.cluster.spec.slots_per_node,
         volume,
         dedicated_cores: place.dedicated_cores,
+        boot_id: facts.boot_id,
         mpi: facts.mpi,
     }
 }
@@ -105,7 +106,7 @@ pub(super) fn node_phase(node: &NodeRecord, seen: Option<&Seen>, goal: &Goal) ->
         return NodePhase::Failed { why: why.clone() };
     }
     if node.gone {
-        return NodePhase::Gone;
+        return NodePhase::Gone { why: node.gone_why.clone().unwrap_or_default() };
     }
     if matches!(goal, Goal::Destroy { .. }) && node.instance.is_some() {
         return NodePhase::Leaving;

@@ -58,10 +58,18 @@ impl Document {
         let skew = jiff::SignedDuration::try_from(CLOCK_SKEW).unwrap_or(jiff::SignedDuration::ZERO);
         let limit = jiff::SignedDuration::try_from(limit).unwrap_or(jiff::SignedDuration::MAX).saturating_add(skew);
         if age > limit {
-            return Err(IdentityError::untrusted(DOCUMENT, format!("the instance started at {}", self.pending_time)));
+            let why = format!(
+                "the instance started at {}, too long before this coordinator's {now}: it joined too late, or a clock is wrong",
+                self.pending_time
+            );
+            return Err(IdentityError::untrusted(DOCUMENT, why));
         }
         if age < -skew {
-            return Err(IdentityError::untrusted(DOCUMENT, format!("{} is in the future", self.pending_time)));
+            let why = format!(
+                "the instance started at {}, in the future of this coordinator's {now}: a clock is wrong",
+                self.pending_time
+            );
+            return Err(IdentityError::untrusted(DOCUMENT, why));
         }
         Ok(())
     }

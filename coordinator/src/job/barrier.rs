@@ -26,9 +26,18 @@ const RETRY_PAUSE: Duration = Duration::from_secs(2);
 /// Drains every node of the job's cluster, then raises every epoch. The error names the nodes and says why.
 pub(super) async fn barrier(parts: &Parts, job: &JobRecord) -> Result<(), String> {
     let nodes = nodes(parts, job)?;
+    let is_there = |node: &&JobNode| nodes.iter().any(|there| there.instance == node.instance);
+    // What a lost node of this job had not uploaded is lost with it.
+    let gone: Vec<_> =
+        job.nodes.iter().filter(|node| !is_there(node)).map(|n| format!("{}: gone", n.host_name)).collect();
+    if !gone.is_empty() {
+        return Err(list(&gone.iter().map(String::as_str).collect::<Vec<_>>()));
+    }
     let registry = &parts.registry;
-    all(&nodes, |node| drain(registry, node)).await?;
-    all(&nodes, |node| raise_epoch(registry, node)).await
+    // A node for which the job waits no longer is not waited for here.
+    let patience = SILENCE_LIMIT.min(Duration::from_secs(job.node_timeout_seconds));
+    all(&nodes, |node| drain(registry, node, patience)).await?;
+    all(&nodes, |node| raise_epoch(registry, node, patience)).await
 }
 
 /// The nodes of a job's cluster that exist. An error when the cluster is gone.
@@ -37,16 +46,18 @@ pub(super) fn nodes(parts: &Parts, job: &JobRecord) -> Result<Vec<JobNode>, Stri
     if view.id != job.cluster {
         return Err(format!("cluster {} of job {} is destroyed", job.cluster_name, job.id));
     }
-    let exists = |phase: &NodePhase| !matches!(phase, NodePhase::Gone | NodePhase::Failed { .. });
+    let exists = |phase: &NodePhase| !matches!(phase, NodePhase::Gone { .. } | NodePhase::Failed { .. });
     let nodes = view.nodes.into_iter().filter(|node| exists(&node.phase));
-    Ok(nodes.filter_map(|n| Some(JobNode { instance: n.instance?, host_name: n.host_name })).collect())
+    Ok(nodes
+        .filter_map(|n| Some(JobNode { instance: n.instance?, host_name: n.host_name, boot_id: n.boot_id }))
+        .collect())
 }
 
-async fn drain(registry: &Registry, node: &JobNode) -> Result<(), String> {
+async fn drain(registry: &Registry, node: &JobNode, patience: Duration) -> Result<(), String> {
     let begun = Instant::now();
     loop {
         let request = Request::Drain { timeout: DRAIN_TIMEOUT };
-        match ask(registry, node, request, DRAIN_TIMEOUT + ANSWER_MARGIN).await? {
+        match ask(registry, node, request, DRAIN_TIMEOUT + ANSWER_MARGIN, patience).await? {
             Ok(_) => return Ok(()),
             Err(RequestError::Failed(..)) if begun.elapsed() < RETRY_FOR => sleep(RETRY_PAUSE).await,
             Err(error) => return Err(reason(error)),
@@ -54,8 +65,8 @@ async fn drain(registry: &Registry, node: &JobNode) -> Result<(), String> {
     }
 }
 
-async fn raise_epoch(registry: &Registry, node: &JobNode) -> Result<(), String> {
-    ask(registry, node, Request::RaiseEpoch, ANSWER_MARGIN).await?.map(|_| ()).map_err(reason)
+async fn raise_epoch(registry: &Registry, node: &JobNode, patience: Duration) -> Result<(), String> {
+    ask(registry, node, Request::RaiseEpoch, ANSWER_MARGIN, patience).await?.map(|_| ()).map_err(reason)
 }
 
 /// A request that does not wait for its whole deadline when the node is out of reach.
@@ -64,16 +75,17 @@ async fn ask(
     node: &JobNode,
     request: Request,
     deadline: Duration,
+    patience: Duration,
 ) -> Result<Result<String, RequestError>, String> {
     tokio::select! {
         answer = registry.request(&node.instance, request, deadline) => Ok(answer),
-        () = silent(registry, &node.instance) => Err(format!("out of reach for {} s", SILENCE_LIMIT.as_secs())),
+        () = silent(registry, &node.instance, patience) => Err(format!("out of reach for {} s", patience.as_secs())),
     }
 }
 
-/// Returns when the node has had no session for [`SILENCE_LIMIT`].
-async fn silent(registry: &Registry, node: &InstanceId) {
-    while let Some(left) = SILENCE_LIMIT.checked_sub(registry.silence(node)).filter(|left| !left.is_zero()) {
+/// Returns when the node has had no session for so long.
+async fn silent(registry: &Registry, node: &InstanceId, patience: Duration) {
+    while let Some(left) = patience.checked_sub(registry.silence(node)).filter(|left| !left.is_zero()) {
         sleep(left).await;
     }
 }

@@ -10,7 +10,7 @@ use tracing::{debug, error, info};
 
 use super::record::JobRecord;
 use super::state::{Ending, Event, JobState};
-use super::{Parts, barrier, kill, resolve};
+use super::{Parts, barrier, kill, nodes, resolve};
 use crate::cluster::now;
 use crate::error::Error;
 use crate::output::{Progress, SpoolWriter};
@@ -43,6 +43,7 @@ impl Driver {
             self.step(event).await;
         }
         info!(exit_code = self.record.exit_code(), "job ended");
+        kill::when_they_come_back(&self.parts, &self.record);
         let request = Request::ForgetProcess { job: self.record.id.clone() };
         if let Err(error) = self.parts.registry.request(&self.record.node.instance, request, FORGET_DEADLINE).await {
             debug!(%error, "the node keeps the spool");
@@ -53,7 +54,7 @@ impl Driver {
         let cancel = self.cancel.clone();
         match self.record.state.clone() {
             JobState::Preparing => or_cancel(&cancel, self.prepare()).await,
-            JobState::Running => or_cancel(&cancel, self.follow()).await,
+            JobState::Running => or_cancel(&cancel, self.follow_while_nodes_are_there()).await,
             JobState::Cancelling { started: false } => {
                 kill::leftovers(&self.parts, &self.record).await;
                 Event::Killed
@@ -66,6 +67,7 @@ impl Driver {
                 match ending {
                     // It is over because someone asked; that the token says so too is no news.
                     Ending::Cancelled => self.settle().await,
+                    Ending::Exited { code } if code != 0 => or_cancel(&cancel, self.blame_or_settle()).await,
                     _ => or_cancel(&cancel, self.settle()).await,
                 }
             }
@@ -114,6 +116,23 @@ impl Driver {
         let node = &self.record.node;
         let answer = self.parts.registry.request(&node.instance, request, DEADLINE).await;
         answer.map_err(|error| format!("not started, {}: {}", node.host_name, barrier::reason(error)))
+    }
+
+    /// The program's own end counts, also when a node goes in the same moment.
+    async fn follow_while_nodes_are_there(&mut self) -> Event {
+        let (parts, record) = (self.parts.clone(), self.record.clone());
+        tokio::select! {
+            biased;
+            event = self.follow() => event,
+            event = nodes::lost(&parts, &record) => event,
+        }
+    }
+
+    async fn blame_or_settle(&self) -> Event {
+        match nodes::to_blame(&self.parts, &self.record).await {
+            Some(event) => event,
+            None => self.settle().await,
+        }
     }
 
     async fn cancel_running(&mut self) -> Event {

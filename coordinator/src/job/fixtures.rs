@@ -18,7 +18,13 @@ pub(crate) fn record(cluster: &str, started_at: f64) -> JobRecord {
         id: JobId::random(),
         cluster: ClusterId::random(),
         cluster_name: cluster.parse().unwrap(),
-        node: JobNode { instance: "i-0123456789abcdef0".parse().unwrap(), host_name: format!("{cluster}-0") },
+        node: JobNode {
+            instance: "i-0123456789abcdef0".parse().unwrap(),
+            host_name: format!("{cluster}-0"),
+            boot_id: String::new(),
+        },
+        nodes: Vec::new(),
+        node_timeout_seconds: 60,
         command: vec!["true".into()],
         process: Process {
             argv: vec!["true".into()],
@@ -65,6 +71,7 @@ fn node(index: u32) -> NodeView {
         slots: 2,
         volume: VolumeState::default(),
         dedicated_cores: false,
+        boot_id: String::new(),
         mpi: vec![Installation { family: "openmpi".into(), version: "4.1.4".into(), mpirun: "/usr/bin/mpirun".into() }],
     }
 }

@@ -4,20 +4,17 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use tokio::time::{interval, sleep};
+use tokio::time::sleep;
 use tracing::{debug, warn};
 
 use super::drive::Driver;
+use super::nodes;
 use super::state::{Event, NO_EXIT_CODE};
-use crate::cluster::NodePhase;
-use crate::error::Error;
 use crate::output::{Appended, Stream};
 use crate::registry::{ProcessEvent, Request, RequestError};
 
 /// How long a node may take to answer, its agent's restart included.
 const DEADLINE: Duration = Duration::from_secs(60);
-/// How often it is checked whether the node still exists while nothing is heard.
-const CHECK: Duration = Duration::from_secs(15);
 /// After a failed write to the spool.
 const SPOOL_PAUSE: Duration = Duration::from_secs(5);
 /// Failed writes in a row before the job is given up: ten minutes of a full disk.
@@ -47,7 +44,6 @@ impl Driver {
         let mut events = self.parts.registry.subscribe(&self.record.node.instance, &self.record.id);
         let mut asking = Some(self.ask_to_follow());
         let mut ask_again = false;
-        let mut check = interval(CHECK);
         loop {
             let next = tokio::select! {
                 answer = pending_or(&mut asking) => {
@@ -59,7 +55,6 @@ impl Driver {
                     // Another subscriber, or the registry is ending: not at once again.
                     None => { sleep(Duration::from_secs(1)).await; return None }
                 },
-                _ = check.tick() => self.still_there(),
             };
             match next {
                 Next::Listen => {}
@@ -93,7 +88,7 @@ impl Driver {
                 let why = format!("{} no longer knows the program: {why}", self.record.node.host_name);
                 Next::Over(Event::Broke { why, code: NO_EXIT_CODE })
             }
-            Err(RequestError::Gone(_)) => Next::Over(self.node_gone()),
+            Err(RequestError::Gone(_)) => Next::Over(nodes::gone(&self.parts, &self.record.node)),
         }
     }
 
@@ -109,7 +104,7 @@ impl Driver {
                 Next::Over(Event::Broke { why, code: if code == 0 { NO_EXIT_CODE } else { code } })
             }
             ProcessEvent::Reconnected => Next::AskAgain,
-            ProcessEvent::Gone => Next::Over(self.node_gone()),
+            ProcessEvent::Gone => Next::Over(nodes::gone(&self.parts, &self.record.node)),
         }
     }
 
@@ -134,27 +129,6 @@ impl Driver {
                 Next::AskAgain
             }
         }
-    }
-
-    /// A node that was terminated while this coordinator was away never says so. Only certainty ends the job.
-    fn still_there(&self) -> Next {
-        let record = &self.record;
-        match self.parts.clusters.get(&record.cluster_name) {
-            Ok(view) if view.id == record.cluster => {
-                let mut nodes = view.nodes.iter();
-                let node = nodes.find(|node| node.instance.as_ref() == Some(&record.node.instance));
-                if node.is_some_and(|node| node.phase == NodePhase::Gone) {
-                    return Next::Over(self.node_gone());
-                }
-                Next::Listen
-            }
-            Ok(_) | Err(Error::NotFound(_)) => Next::Over(self.node_gone()),
-            Err(_) => Next::Listen,
-        }
-    }
-
-    fn node_gone(&self) -> Event {
-        Event::NodeGone { node: self.record.node.host_name.clone() }
     }
 }
 

@@ -1,6 +1,7 @@
 //! From what a user asks and what a cluster is to a job that can be written down. Pure.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use ec2mpi_proto::id::JobId;
 
@@ -23,6 +24,8 @@ pub struct RunSpec {
     pub barrier: bool,
     /// Handed to mpirun as they are.
     pub mpi_arguments: Vec<String>,
+    /// How long a node of it may be out of reach.
+    pub node_timeout: Duration,
 }
 
 /// A plain command, parsed.
@@ -34,6 +37,8 @@ pub struct ExecSpec {
     pub environment: BTreeMap<String, String>,
     pub program: String,
     pub arguments: Vec<String>,
+    /// How long its node may be out of reach.
+    pub node_timeout: Duration,
 }
 
 /// What a run would do.
@@ -43,6 +48,8 @@ pub struct Explanation {
     pub launch: mpi::Launch,
     /// Where the launcher runs.
     pub node: JobNode,
+    /// Where the launcher or a rank runs.
+    pub nodes: Vec<JobNode>,
 }
 
 /// Where the agent puts a job's hostfile.
@@ -73,16 +80,19 @@ pub(super) fn explain(view: &ClusterView, id: &JobId, spec: &RunSpec) -> Result<
         mpi_arguments: spec.mpi_arguments.clone(),
     };
     let launch = mpi::launch(&facts, &hostfile_path(id), &program)?;
-    Ok(Explanation { hostfile, launch, node: job_node(head)? })
+    // The head is the first of the ready nodes.
+    let nodes = needed.iter().map(|node| job_node(node)).collect::<Result<_, _>>()?;
+    Ok(Explanation { hostfile, launch, node: job_node(head)?, nodes })
 }
 
 /// The job that this run is.
 pub(super) fn run(view: &ClusterView, id: JobId, spec: RunSpec, now: f64) -> Result<JobRecord, Error> {
-    let Explanation { hostfile, launch, node } = explain(view, &id, &spec)?;
+    let Explanation { hostfile, launch, node, nodes } = explain(view, &id, &spec)?;
     let process =
         Process { argv: launch.argv, environment: launch.environment, working_directory: spec.working_directory };
     let mpi = Some(MpiPart { ranks: spec.ranks, hostfile, barrier: spec.barrier });
-    Ok(record(view, id, node, words(spec.program, spec.arguments), process, mpi, now))
+    let nodes = Nodes { main: node, all: nodes, timeout: spec.node_timeout };
+    Ok(record(view, id, nodes, words(spec.program, spec.arguments), process, mpi, now))
 }
 
 /// The job that this command is.
@@ -91,7 +101,8 @@ pub(super) fn exec(view: &ClusterView, id: JobId, spec: ExecSpec, now: f64) -> R
     let command = words(spec.program, spec.arguments);
     let process =
         Process { argv: command.clone(), environment: spec.environment, working_directory: spec.working_directory };
-    Ok(record(view, id, node, command, process, None, now))
+    let nodes = Nodes { all: vec![node.clone()], main: node, timeout: spec.node_timeout };
+    Ok(record(view, id, nodes, command, process, None, now))
 }
 
 /// The hostfile for so many ranks, or for all slots.
@@ -122,10 +133,17 @@ pub fn usable_node(view: &ClusterView, index: u32) -> Result<&NodeView, Error> {
     }
 }
 
+/// The nodes of a job, and how long it waits for one.
+struct Nodes {
+    main: JobNode,
+    all: Vec<JobNode>,
+    timeout: Duration,
+}
+
 fn record(
     view: &ClusterView,
     id: JobId,
-    node: JobNode,
+    nodes: Nodes,
     command: Vec<String>,
     process: Process,
     mpi: Option<MpiPart>,
@@ -135,7 +153,9 @@ fn record(
         id,
         cluster: view.id.clone(),
         cluster_name: view.spec.name.clone(),
-        node,
+        node: nodes.main,
+        nodes: nodes.all,
+        node_timeout_seconds: nodes.timeout.as_secs(),
         command,
         process,
         mpi,
@@ -167,11 +187,15 @@ fn cluster_is_up(view: &ClusterView) -> Result<(), Error> {
     }
 }
 
+/// Node 0, or the next one where it never came or is gone for good. One that is out of reach may come back with files
+/// that others need, so nobody takes its place.
 fn head(view: &ClusterView) -> Result<&NodeView, Error> {
-    usable_node(view, 0).map_err(|error| match error {
-        Error::NotFound(_) => Error::NotNow(format!("cluster {} has no head (node 0): create it anew", view.spec.name)),
-        other => other,
-    })
+    cluster_is_up(view)?;
+    let is_gone = |node: &&NodeView| matches!(node.phase, NodePhase::Gone { .. } | NodePhase::Failed { .. });
+    let first = view.nodes.iter().filter(|node| !is_gone(node)).min_by_key(|node| node.index);
+    let first =
+        first.ok_or_else(|| Error::NotNow(format!("cluster {} has no node left: create it anew", view.spec.name)))?;
+    usable_node(view, first.index)
 }
 
 /// In the order of their indexes, so the head comes first.
@@ -221,7 +245,7 @@ fn installation(view: &ClusterView, needed: &[&NodeView]) -> Result<mpi::Install
 fn job_node(node: &NodeView) -> Result<JobNode, Error> {
     let instance =
         node.instance.clone().ok_or_else(|| Error::Internal(format!("node {} has no instance", node.host_name)))?;
-    Ok(JobNode { instance, host_name: node.host_name.clone() })
+    Ok(JobNode { instance, host_name: node.host_name.clone(), boot_id: node.boot_id.clone() })
 }
 
 /// The first five, and how many more.
@@ -242,7 +266,7 @@ fn phase_word(phase: &NodePhase) -> &'static str {
         NodePhase::Ready => "ready",
         NodePhase::Unreachable => "unreachable",
         NodePhase::Leaving => "leaving",
-        NodePhase::Gone => "gone",
+        NodePhase::Gone { .. } => "gone",
         NodePhase::Failed { .. } => "failed",
     }
 }

@@ -119,6 +119,7 @@ fn spec() -> RunSpec {
         arguments: vec![],
         barrier: true,
         mpi_arguments: vec![],
+        node_timeout: DEFAULT_NODE_TIMEOUT,
     }
 }
 
@@ -275,15 +276,18 @@ async fn a_job_whose_node_goes_is_lost_and_names_it() {
         environment: Default::default(),
         program: "sleep".into(),
         arguments: vec!["1000".into()],
+        node_timeout: DEFAULT_NODE_TIMEOUT,
     };
     let record = jobs.exec(&lab.name(), spec).await.unwrap();
     let mut listener = jobs.listen(&lab.name(), Some(&record.id), Offsets::default(), true).await.unwrap();
     while !matches!(timeout(LIMIT, listener.next()).await.unwrap().unwrap().unwrap(), JobEvent::Output { .. }) {}
-    registry.retire(&lab.instance(1));
+    registry.retire(&lab.instance(1), "its machine ended");
     let (stdout, _, ended) = follow(&jobs, &record).await;
     assert_eq!(stdout, "partial");
-    assert!(ended.message().contains("node demo-1 is gone"), "{}", ended.message());
-    assert_eq!(ended.exit_code(), 1);
+    let told = ended.message();
+    assert!(told.contains("node demo-1 is lost") && told.contains("its machine ended"), "{told}");
+    assert!(told.contains("ec2mpi why demo demo-1"), "{told}");
+    assert_eq!(ended.exit_code(), 75);
 }
 
 #[tokio::test]
@@ -291,7 +295,7 @@ async fn an_opening_barrier_that_fails_starts_nothing() {
     let lab = Lab::new();
     let (jobs, registry) = lab.jobs();
     let log = lab.nodes(&registry, |_, _| vec![exit(0)]);
-    registry.retire(&lab.instance(1));
+    registry.retire(&lab.instance(1), "its machine ended");
     let record = jobs.run(&lab.name(), spec()).await.unwrap();
     let (_, _, ended) = follow(&jobs, &record).await;
     assert!(ended.message().contains("opening barrier failed: demo-1: gone"), "{}", ended.message());
@@ -305,7 +309,7 @@ async fn a_closing_barrier_that_fails_is_told_beside_the_exit_code() {
     let (jobs, registry) = lab.jobs();
     let (lost, instance) = (registry.clone(), lab.instance(1));
     lab.nodes(&registry, move |_, _| {
-        lost.retire(&instance);
+        lost.retire(&instance, "its machine ended");
         vec![exit(0)]
     });
     let record = jobs.run(&lab.name(), spec()).await.unwrap();

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 pub(super) const CANCELLED_CODE: i32 = 130;
 /// Exit code of a job that did not come to an exit of its own.
 pub(super) const NO_EXIT_CODE: i32 = 1;
+/// Exit code of a job that lost a node: EX_TEMPFAIL of sysexits.h, "try again later". The program is not to blame.
+pub(super) const LOST_CODE: i32 = 75;
 
 /// Where a job stands. Written down before what it says is done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,9 +39,11 @@ pub enum Ending {
         code: i32,
     },
     Cancelled,
-    /// Its node is gone.
+    /// A node that it needed is gone.
     Lost {
         node: String,
+        #[serde(default)]
+        why: String,
     },
 }
 
@@ -58,8 +62,10 @@ pub enum Event {
         why: String,
         code: i32,
     },
-    NodeGone {
+    /// A node that the program needs is lost.
+    NodeLost {
         node: String,
+        why: String,
     },
     CancelAsked,
     /// Every signal was sent and every process of the job ended, as far as nodes answer.
@@ -84,9 +90,13 @@ impl JobState {
                 None => state,
             },
             (Cancelling { started: false }, Event::Killed) => Ended { ending: Ending::Cancelled, not_in_s3: None },
-            (Cancelling { .. }, Event::NodeGone { node }) => Finishing { ending: Ending::Lost { node } },
+            (Cancelling { .. }, Event::NodeLost { node, why }) => Finishing { ending: Ending::Lost { node, why } },
             (Cancelling { .. }, Event::Exited { .. } | Event::Broke { .. } | Event::Killed) => {
                 Finishing { ending: Ending::Cancelled }
+            }
+            // A program mostly fails by itself when it misses a node, before the node is known to be lost.
+            (Finishing { ending: Ending::Exited { code } }, Event::NodeLost { node, why }) if code != 0 => {
+                Finishing { ending: Ending::Lost { node, why } }
             }
             (Finishing { ending }, Event::Settled { not_in_s3 }) => Ended { ending, not_in_s3 },
             (Finishing { ending }, Event::CancelAsked) => {
@@ -108,7 +118,7 @@ impl Ending {
             Event::Exited { code } => Some(Self::Exited { code }),
             Event::NotStarted { why } => Some(Self::Failed { why, code: NO_EXIT_CODE }),
             Event::Broke { why, code } => Some(Self::Failed { why, code }),
-            Event::NodeGone { node } => Some(Self::Lost { node }),
+            Event::NodeLost { node, why } => Some(Self::Lost { node, why }),
             Event::Started | Event::CancelAsked | Event::Killed | Event::Settled { .. } => None,
         }
     }
@@ -118,7 +128,7 @@ impl Ending {
         match self {
             Self::Exited { code } | Self::Failed { code, .. } => *code,
             Self::Cancelled => CANCELLED_CODE,
-            Self::Lost { .. } => NO_EXIT_CODE,
+            Self::Lost { .. } => LOST_CODE,
         }
     }
 
@@ -133,7 +143,8 @@ impl Ending {
             Self::Exited { .. } => String::new(),
             Self::Failed { why, .. } => why.clone(),
             Self::Cancelled => "cancelled".into(),
-            Self::Lost { node } => format!("node {node} is gone, and the program with it"),
+            Self::Lost { node, why } if why.is_empty() => format!("node {node} is lost, and the program with it"),
+            Self::Lost { node, why } => format!("node {node} is lost, and the program with it: {why}"),
         }
     }
 }
@@ -160,7 +171,7 @@ mod tests {
             Event::NotStarted { why: "w".into() },
             Event::Exited { code: 0 },
             Event::Broke { why: "b".into(), code: 127 },
-            Event::NodeGone { node: "demo-0".into() },
+            Event::NodeLost { node: "demo-0".into(), why: "it ended".into() },
             Event::CancelAsked,
             Event::Killed,
             Event::Settled { not_in_s3: None },
@@ -185,7 +196,7 @@ mod tests {
 
     #[test]
     fn every_state_and_event() {
-        // Columns: Started NotStarted Exited Broke NodeGone CancelAsked Killed Settled
+        // Columns: Started NotStarted Exited Broke NodeLost CancelAsked Killed Settled
         let table: [(&str, [&str; 8]); 6] = [
             (
                 "prepare",
@@ -227,7 +238,7 @@ mod tests {
                     "cancel",
                 ],
             ),
-            ("finish", ["finish", "finish", "finish", "finish", "finish", "ended-unsettled", "finish", "ended"]),
+            ("finish", ["finish", "finish", "finish", "finish", "finish-lost", "ended-unsettled", "finish", "ended"]),
             ("ended", ["ended"; 8]),
         ];
         for (state, (name, row)) in states().into_iter().zip(table) {
@@ -247,6 +258,22 @@ mod tests {
             .advance(Event::Settled { not_in_s3: Some("demo-2: away".into()) });
         assert_eq!(after, JobState::Ended { ending: ending.clone(), not_in_s3: Some("demo-2: away".into()) });
         assert_eq!(ending.exit_code(), 7);
+    }
+
+    #[test]
+    fn a_good_end_stays_good_when_a_node_goes_afterwards() {
+        let good = JobState::Finishing { ending: Ending::Exited { code: 0 } };
+        let lost = Event::NodeLost { node: "demo-1".into(), why: "it ended".into() };
+        assert_eq!(good.clone().advance(lost), good);
+    }
+
+    #[test]
+    fn a_lost_job_has_a_code_of_its_own_and_names_node_and_reason() {
+        let lost = Ending::Lost { node: "demo-1".into(), why: "its machine ended".into() };
+        assert_eq!(lost.exit_code(), 75);
+        assert_eq!(lost.message(), "node demo-1 is lost, and the program with it: its machine ended");
+        let old: Ending = serde_json::from_str(r#"{"ending":"lost","node":"demo-1"}"#).unwrap();
+        assert_eq!(old.message(), "node demo-1 is lost, and the program with it");
     }
 
     #[test]

@@ -13,6 +13,7 @@ fn spec(ranks: u32) -> RunSpec {
         arguments: vec!["a".into()],
         barrier: true,
         mpi_arguments: vec![],
+        node_timeout: DEFAULT_NODE_TIMEOUT,
     }
 }
 
@@ -63,6 +64,9 @@ fn a_cluster_or_a_head_that_is_not_ready_says_so() {
     let mut headless = view(2);
     headless.nodes[0].phase = NodePhase::Unreachable;
     assert!(refused(&headless, 1).contains("demo-0 is unreachable"), "{}", refused(&headless, 1));
+    headless.nodes[0].phase = NodePhase::Gone { why: "it ended".into() };
+    let job = resolve::run(&headless, JobId::random(), spec(2), 5.0).unwrap();
+    assert_eq!(job.node.host_name, "demo-1", "the next one takes the place of a head that is gone");
     let mut failed = view(2);
     failed.phase = ClusterPhase::Failed { why: "no capacity".into() };
     let message = refused(&failed, 1);
@@ -77,6 +81,7 @@ fn a_command_goes_to_the_node_asked_for() {
         environment: Default::default(),
         program: "gcc".into(),
         arguments: vec!["-v".into()],
+        node_timeout: DEFAULT_NODE_TIMEOUT,
     };
     let job = resolve::exec(&view(2), JobId::random(), spec.clone(), 0.0).unwrap();
     assert_eq!(job.node.host_name, "demo-1");

@@ -128,6 +128,16 @@ impl Provider for Ec2Provider {
         Ok(())
     }
 
+    /// The latest output is kept for some types only; for the others EC2 has that of the boot.
+    async fn console_output(&self, instance: &InstanceId) -> Result<String, ProviderError> {
+        let ask = |latest| self.client.get_console_output().instance_id(instance.as_str()).set_latest(latest).send();
+        let answer = match ask(Some(true)).await.map_err(|error| errors::of_call(&error)) {
+            Err(ProviderError::Refused(_)) => ask(None).await.map_err(|error| errors::of_call(&error)),
+            answer => answer,
+        };
+        convert::console(answer?.output().unwrap_or_default())
+    }
+
     async fn instance_type(&self, name: &str) -> Result<TypeFacts, ProviderError> {
         let call = self.client.describe_instance_types().instance_types(InstanceType::from(name));
         let answer = call.send().await.map_err(|error| errors::of_call(&error))?;

@@ -25,6 +25,7 @@ struct Cloud {
     calls: Vec<LaunchRequest>,
     /// Describes that a change of state takes.
     pending_for: u32,
+    first_address: Option<Ipv4Addr>,
     capacity: Option<u32>,
     fail_next: Option<ProviderError>,
     lose_next: bool,
@@ -37,6 +38,7 @@ struct Machine {
     cluster: Option<String>,
     /// Describes until its state changes by itself.
     steps_left: u32,
+    printed: String,
 }
 
 impl MemoryProvider {
@@ -48,6 +50,11 @@ impl MemoryProvider {
     /// Machines stay pending, and shutting down, for this many calls of `describe`.
     pub fn pending_for(&self, describes: u32) {
         self.cloud.lock().pending_for = describes;
+    }
+
+    /// The first machine has this address, the others those after it.
+    pub fn addresses_from(&self, first: Ipv4Addr) {
+        self.cloud.lock().first_address = Some(first);
     }
 
     /// At most so many machines alive at a time; a launch of fewer than `min` is refused whole.
@@ -75,6 +82,14 @@ impl MemoryProvider {
         let mut cloud = self.cloud.lock();
         if let Some(machine) = cloud.machines.iter_mut().find(|m| m.instance.id == *instance) {
             machine.become_terminated("Server.SpotInstanceTermination: the machine died");
+        }
+    }
+
+    /// A machine prints on its console.
+    pub fn print(&self, instance: &InstanceId, text: &str) {
+        let mut cloud = self.cloud.lock();
+        if let Some(machine) = cloud.machines.iter_mut().find(|m| m.instance.id == *instance) {
+            machine.printed.push_str(text);
         }
     }
 
@@ -164,7 +179,7 @@ impl Cloud {
     fn add(&mut self, request: &LaunchRequest, index: u32) -> Result<Instance, ProviderError> {
         let number = u32::try_from(self.machines.len()).unwrap_or(u32::MAX);
         let id = format!("i-{number:017x}").parse().map_err(|e| ProviderError::Refused(format!("{e}")))?;
-        let first_address = u32::from(Ipv4Addr::new(10, 213, 0, 10));
+        let first_address = u32::from(self.first_address.unwrap_or(Ipv4Addr::new(10, 213, 0, 10)));
         let instance = Instance {
             id,
             launch: Some(request.launch.clone()),
@@ -174,7 +189,12 @@ impl Cloud {
             reason: String::new(),
         };
         let cluster = request.tags.get(tag::CLUSTER_ID).cloned();
-        self.machines.push(Machine { instance: instance.clone(), cluster, steps_left: self.pending_for });
+        self.machines.push(Machine {
+            instance: instance.clone(),
+            cluster,
+            steps_left: self.pending_for,
+            printed: String::new(),
+        });
         Ok(instance)
     }
 
@@ -208,6 +228,13 @@ impl Provider for MemoryProvider {
     async fn terminate(&self, instances: &[InstanceId]) -> Result<(), ProviderError> {
         self.cloud.lock().terminate(instances);
         Ok(())
+    }
+
+    async fn console_output(&self, instance: &InstanceId) -> Result<String, ProviderError> {
+        let cloud = self.cloud.lock();
+        let found = cloud.machines.iter().find(|machine| machine.instance.id == *instance);
+        let found = found.ok_or_else(|| ProviderError::Gone(format!("InvalidInstanceID.NotFound: {instance}")))?;
+        Ok(format!("{instance} boots\n{}", found.printed))
     }
 
     async fn instance_type(&self, name: &str) -> Result<TypeFacts, ProviderError> {

@@ -8,7 +8,7 @@ use ec2mpi_proto::id::{InstanceId, JobId};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::{Facts, Liveness, ProcessEvent, Request, RequestError, VolumeState};
+use super::{Facts, LastWord, Liveness, ProcessEvent, Request, RequestError, VolumeState};
 
 type Reply = oneshot::Sender<Result<String, RequestError>>;
 
@@ -21,7 +21,9 @@ struct Pending {
 /// One node: its session, if any, and everything that outlives sessions.
 #[derive(Debug)]
 pub(super) struct NodeEntry {
-    pub(super) gone: bool,
+    /// Why it is gone for good.
+    pub(super) gone: Option<String>,
+    pub(super) word: Option<LastWord>,
     /// Number of the session that counts; 0 before the first. Another one's words are ignored.
     session: u64,
     connected: bool,
@@ -41,7 +43,8 @@ pub(super) struct NodeEntry {
 impl NodeEntry {
     pub(super) fn new(silent_since: Instant) -> Self {
         Self {
-            gone: false,
+            gone: None,
+            word: None,
             session: 0,
             connected: false,
             silent_since,
@@ -60,7 +63,7 @@ impl NodeEntry {
     }
 
     pub(super) fn is_current(&self, session: u64) -> bool {
-        self.connected && self.session == session && !self.gone
+        self.connected && self.session == session && self.gone.is_none()
     }
 
     pub(super) fn liveness(&self) -> Liveness {
@@ -148,8 +151,8 @@ impl NodeEntry {
         self.subscribers.values().cloned().collect()
     }
 
-    pub(super) fn retire(&mut self, node: &InstanceId) -> Vec<mpsc::Sender<ProcessEvent>> {
-        self.gone = true;
+    pub(super) fn retire(&mut self, node: &InstanceId, why: &str) -> Vec<mpsc::Sender<ProcessEvent>> {
+        self.gone = Some(why.to_owned());
         self.connected = false;
         for (_, pending) in self.pending.drain() {
             // The asker may have stopped waiting.

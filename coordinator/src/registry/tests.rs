@@ -134,13 +134,25 @@ async fn events_reach_the_newest_subscriber_and_reconnections_are_told() {
 }
 
 #[tokio::test]
+async fn the_last_word_of_a_node_is_kept_and_short() {
+    let registry = Registry::default();
+    assert_eq!(registry.last_word(&node()), None);
+    registry.note(&node(), 1.0, "first");
+    registry.note(&node(), 2.0, &"x".repeat(10_000));
+    let word = registry.last_word(&node()).unwrap();
+    assert!((word.at - 2.0).abs() < f64::EPSILON);
+    assert_eq!(word.text.len(), WORD_LIMIT);
+    assert!(registry.liveness(&node()).is_none(), "it has not connected");
+}
+
+#[tokio::test]
 async fn a_retired_node_answers_everything_with_gone() {
     let registry = Registry::default();
     let session = registry.attach(&node(), Facts::default()).unwrap();
     let mut events = registry.subscribe(&node(), &job());
     let asked = ask_in_background(&registry);
     session.next().await.unwrap();
-    registry.retire(&node());
+    registry.retire(&node(), "it ended");
     assert_eq!(asked.await.unwrap(), Err(RequestError::Gone(node())));
     assert_eq!(events.recv().await, Some(ProcessEvent::Gone));
     assert!(session.next().await.is_none());

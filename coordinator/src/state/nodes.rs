@@ -29,6 +29,12 @@ CREATE TABLE nodes (
 ) STRICT;
 ";
 
+/// When and why machines ended.
+pub(super) const ENDS: &str = "
+ALTER TABLE nodes ADD COLUMN gone_at REAL;
+ALTER TABLE nodes ADD COLUMN gone_why TEXT;
+";
+
 /// One node as it was written down.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NodeRecord {
@@ -45,6 +51,9 @@ pub struct NodeRecord {
     pub given_up: Option<String>,
     /// The provider said that the instance has ended.
     pub gone: bool,
+    /// When that was heard, seconds since the epoch.
+    pub gone_at: Option<f64>,
+    pub gone_why: Option<String>,
 }
 
 /// What a node's first join bound for good.
@@ -100,6 +109,15 @@ impl State {
         })
     }
 
+    /// The machine that has this address, by the records.
+    pub fn instance_at(&self, address: Ipv4Addr) -> Result<Option<InstanceId>, Error> {
+        self.transaction(|t| {
+            let sql = "SELECT instance_id FROM nodes WHERE address = ?1 AND gone = 0 AND instance_id IS NOT NULL";
+            let found: Option<String> = t.query_row(sql, [address.to_string()], |row| row.get(0)).optional()?;
+            found.map(|text| parse("instance id", &text)).transpose()
+        })
+    }
+
     /// What the first join of a node bound, none before it.
     pub fn join_of(&self, instance: &InstanceId) -> Result<Option<JoinRecord>, Error> {
         self.transaction(|t| join_of(t, instance))
@@ -145,9 +163,16 @@ impl State {
         )
     }
 
-    /// Writes down that a node's instance has ended.
-    pub fn set_node_gone(&self, cluster: &ClusterId, index: u32) -> Result<(), Error> {
-        self.update_node(cluster, index, "UPDATE nodes SET gone = ?3 WHERE cluster_id = ?1 AND node_index = ?2", true)
+    /// Writes down that a node's instance has ended; the first reason stays.
+    pub fn set_node_gone(&self, cluster: &ClusterId, index: u32, why: &str, now: f64) -> Result<(), Error> {
+        self.transaction(|t| {
+            t.execute(
+                "UPDATE nodes SET gone = 1, gone_at = coalesce(gone_at, ?4), gone_why = coalesce(gone_why, ?3)
+                 WHERE cluster_id = ?1 AND node_index = ?2",
+                params![cluster.as_str(), index, why, now],
+            )?;
+            Ok(())
+        })
     }
 
     fn update_node(
@@ -220,6 +245,8 @@ struct Raw {
     ready_at: Option<f64>,
     given_up: Option<String>,
     gone: bool,
+    gone_at: Option<f64>,
+    gone_why: Option<String>,
 }
 
 fn raw(row: &Row<'_>) -> rusqlite::Result<Raw> {
@@ -232,6 +259,8 @@ fn raw(row: &Row<'_>) -> rusqlite::Result<Raw> {
         ready_at: row.get("ready_at")?,
         given_up: row.get("given_up")?,
         gone: row.get("gone")?,
+        gone_at: row.get("gone_at")?,
+        gone_why: row.get("gone_why")?,
     })
 }
 
@@ -246,6 +275,8 @@ impl Raw {
             ready_at: self.ready_at,
             given_up: self.given_up,
             gone: self.gone,
+            gone_at: self.gone_at,
+            gone_why: self.gone_why,
         })
     }
 }
@@ -332,6 +363,8 @@ pub(crate) mod tests {
         assert_eq!(state.bind(&id, &join(1, "second")).unwrap(), Binding::Same(join(1, "first")));
         assert_eq!(state.bind(&id, &join(2, "second")).unwrap(), Binding::Other);
         assert_eq!(state.node_of(&id).unwrap().unwrap().1.joined_at, Some(5.0));
+        assert_eq!(state.instance_at(Ipv4Addr::new(10, 0, 0, 1)).unwrap(), Some(id));
+        assert_eq!(state.instance_at(Ipv4Addr::new(10, 0, 0, 2)).unwrap(), None);
     }
 
     #[test]
@@ -340,9 +373,11 @@ pub(crate) mod tests {
         let cluster = sample_cluster(&state, "demo", 1);
         state.give_up_node(&cluster, 0, "first").unwrap();
         state.give_up_node(&cluster, 0, "second").unwrap();
-        state.set_node_gone(&cluster, 0).unwrap();
+        state.set_node_gone(&cluster, 0, "ended", 8.0).unwrap();
+        state.set_node_gone(&cluster, 0, "ended again", 9.0).unwrap();
         state.set_node_ready(&cluster, 0, 7.0).unwrap();
         let node = state.nodes(&cluster).unwrap().remove(0);
         assert_eq!((node.given_up.as_deref(), node.gone, node.ready_at), (Some("first"), true, Some(7.0)));
+        assert_eq!((node.gone_why.as_deref(), node.gone_at), (Some("ended"), Some(8.0)));
     }
 }

@@ -74,7 +74,7 @@ fn admit(context: &AgentContext, launch: &LaunchId, document: &Document, peer: I
     check_wanted(&cluster)?;
     let node = node_of(context, &launch, document)?;
     check_counted_on(&node)?;
-    check_as_launched(&launch, document)?;
+    check_as_launched(&context.place.region, &launch, document)?;
     check_age(context, &cluster, &node, document)?;
     let subject = NodeSubject { cluster: cluster.id.clone(), instance: document.instance.clone() };
     Ok(Candidate { cluster, node, subject })
@@ -100,7 +100,11 @@ fn node_of(context: &AgentContext, launch: &LaunchRecord, document: &Document) -
     }
 }
 
-fn check_as_launched(launch: &LaunchRecord, document: &Document) -> Result<(), Error> {
+fn check_as_launched(region: &str, launch: &LaunchRecord, document: &Document) -> Result<(), Error> {
+    if document.region != region {
+        let (instance, other) = (&document.instance, &document.region);
+        return Err(Error::Denied(format!("{instance} is in region {other}, this coordinator launches in {region}")));
+    }
     let (image, kind) = (&launch.request.image, &launch.request.instance_type);
     if document.image == *image && document.instance_type == *kind {
         return Ok(());

@@ -9,6 +9,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Response, Status, Streaming};
 
 use super::{Outgoing, check_protocol, convert};
+use crate::cluster::now;
 use crate::error::Error;
 use crate::registry::{Registry, Session};
 
@@ -38,7 +39,7 @@ pub(super) async fn begin(
         .ok_or_else(|| Error::NotNow(format!("{node} is no member of its cluster any more")))?;
     tracing::info!(%node, build = hello.build.escape_debug().to_string(), "session began");
     let (outgoing, stream) = mpsc::channel(OUTGOING_QUEUE);
-    tokio::spawn(drive(session, node, incoming, outgoing));
+    tokio::spawn(drive(registry.clone(), session, node, incoming, outgoing));
     Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
 }
 
@@ -53,6 +54,7 @@ async fn hello(incoming: &mut Streaming<AgentMessage>) -> Result<Hello, Status> 
 
 /// Until the connection breaks, the agent falls silent, or it begins another session.
 async fn drive(
+    registry: Registry,
     session: Session,
     node: InstanceId,
     incoming: Streaming<AgentMessage>,
@@ -63,6 +65,7 @@ async fn drive(
         why = speak(&session, &outgoing) => why,
     };
     tracing::info!(%node, why, "session ended");
+    registry.note(&node, now(), &format!("its session ended: {why}"));
 }
 
 async fn speak(session: &Session, outgoing: &mpsc::Sender<Result<CoordinatorMessage, Status>>) -> &'static str {

@@ -1,5 +1,6 @@
 //! Joins, sessions and copies over real TLS on 127.0.0.1, with documents signed by a cloud of our own.
 
+mod refused;
 mod signer;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -52,6 +53,11 @@ impl Drop for World {
 
 impl World {
     async fn new() -> Self {
+        Self::started(now()).await
+    }
+
+    /// A coordinator that began then.
+    async fn started(started: f64) -> Self {
         crate::serve::use_ring();
         let state = State::in_memory().unwrap();
         let registry = Registry::default();
@@ -71,7 +77,7 @@ impl World {
             authority,
             place: place(),
             document_certificates: vec![signer.certificate_pem()],
-            started: now(),
+            started,
         });
         let listener = TcpListener::bind((here, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();

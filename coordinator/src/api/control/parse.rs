@@ -8,7 +8,7 @@ use ec2mpi_proto::v1;
 
 use crate::cluster::ClusterSpec;
 use crate::error::Error;
-use crate::job::{ExecSpec, RunSpec};
+use crate::job::{DEFAULT_NODE_TIMEOUT, ExecSpec, RunSpec};
 
 const MAX_NODES: u32 = 1000;
 const MAX_SLOTS: u32 = 1024;
@@ -60,6 +60,10 @@ pub(super) fn drain_timeout(seconds: u32) -> Result<Duration, Error> {
     timeout("drain_timeout_seconds", seconds, DEFAULT_DRAIN_TIMEOUT)
 }
 
+fn node_timeout(seconds: u32) -> Result<Duration, Error> {
+    timeout("node_timeout_seconds", seconds, DEFAULT_NODE_TIMEOUT)
+}
+
 pub(super) fn run(request: v1::RunJobRequest) -> Result<(ClusterName, RunSpec), Error> {
     let cluster = cluster_name(&request.cluster)?;
     within("ranks", request.ranks, 1, MAX_RANKS)?;
@@ -71,6 +75,7 @@ pub(super) fn run(request: v1::RunJobRequest) -> Result<(ClusterName, RunSpec), 
         arguments: arguments("arguments", request.arguments)?,
         barrier: !request.no_barrier,
         mpi_arguments: arguments("mpi_arguments", request.mpi_arguments)?,
+        node_timeout: node_timeout(request.node_timeout_seconds)?,
     };
     Ok((cluster, spec))
 }
@@ -83,6 +88,7 @@ pub(super) fn exec(request: v1::ExecRequest) -> Result<(ClusterName, ExecSpec), 
         environment: environment(request.environment)?,
         program: program(request.program)?,
         arguments: arguments("arguments", request.arguments)?,
+        node_timeout: node_timeout(request.node_timeout_seconds)?,
     };
     Ok((cluster, spec))
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use ec2mpi_proto::v1;
 
-use crate::cluster::{ClusterPhase, ClusterView, NodePhase, NodeView, Proof};
+use crate::cluster::{ClusterPhase, ClusterView, Moment, NodePhase, NodeReport, NodeView, Proof};
 use crate::job::{Ending, Explanation, JobRecord, JobState};
 use crate::registry::{VolumeCondition, VolumeState};
 
@@ -64,11 +64,35 @@ fn node(view: &NodeView) -> v1::Node {
         address: view.address.map(|address| address.to_string()).unwrap_or_default(),
         state: node_state(&view.phase).into(),
         message: match &view.phase {
-            NodePhase::Failed { why } => why.clone(),
+            NodePhase::Failed { why } | NodePhase::Gone { why } => why.clone(),
             _ => String::new(),
         },
         slots: view.slots,
         volume: Some(volume(&view.volume)),
+    }
+}
+
+pub(super) fn report(report: NodeReport) -> v1::NodeReport {
+    let (state, reason, cloud_problem) = match report.machine {
+        Ok(Some(machine)) => (machine.state.name(), machine.reason, String::new()),
+        Ok(None) => ("", String::new(), String::new()),
+        Err(error) => ("", String::new(), error.to_string()),
+    };
+    let (console, console_problem) = match report.console {
+        Ok(text) => (text, String::new()),
+        Err(error) => (String::new(), error.to_string()),
+    };
+    let moment = |moment: Moment| v1::NodeMoment { phase: moment.phase.to_owned(), at: moment.at };
+    v1::NodeReport {
+        node: Some(node(&report.view)),
+        instance_state: state.to_owned(),
+        instance_reason: reason,
+        cloud_problem,
+        history: report.history.into_iter().map(moment).collect(),
+        words: report.words.into_iter().map(|word| v1::NodeWord { at: word.at, text: word.text }).collect(),
+        console,
+        console_problem,
+        next: report.next,
     }
 }
 
@@ -80,7 +104,7 @@ fn node_state(phase: &NodePhase) -> v1::node::State {
         NodePhase::Ready => v1::node::State::Ready,
         NodePhase::Unreachable => v1::node::State::Unreachable,
         NodePhase::Leaving => v1::node::State::Leaving,
-        NodePhase::Gone => v1::node::State::Gone,
+        NodePhase::Gone { .. } => v1::node::State::Gone,
         NodePhase::Failed { .. } => v1::node::State::Failed,
     }
 }
@@ -164,11 +188,12 @@ mod tests {
     #[test]
     fn every_end_of_a_job_has_its_state_code_and_message() {
         use v1::job::State;
+        let lost = Ending::Lost { node: "demo-0".into(), why: "it ended".into() };
         let cases = [
             (Ending::Exited { code: 7 }, State::Ended, 7, ""),
             (Ending::Failed { why: "no such file".into(), code: 127 }, State::Ended, 127, "no such file"),
             (Ending::Cancelled, State::Cancelled, 130, "cancelled"),
-            (Ending::Lost { node: "demo-0".into() }, State::Lost, 1, "node demo-0 is gone"),
+            (lost, State::Lost, 75, "node demo-0 is lost, and the program with it: it ended (`ec2mpi why demo demo-0`"),
         ];
         for (ending, state, code, message) in cases {
             let mut job_record = record("demo", 1.0);

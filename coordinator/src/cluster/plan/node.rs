@@ -14,7 +14,8 @@ pub(super) fn bookkeeping(intent: &Intent, observed: &Observed, now: f64) -> Vec
     for node in intent.nodes.iter().filter(|node| !node.gone) {
         let Some(instance) = &node.instance else { continue };
         if has_ended(node, instance, intent, observed, now) {
-            actions.push(Action::NodeGone { index: node.index, instance: instance.clone() });
+            let why = end_of(node, observed);
+            actions.push(Action::NodeGone { index: node.index, instance: instance.clone(), why });
         } else if node.ready_at.is_none() && is_usable(observed.agents.get(instance)) {
             actions.push(Action::NodeReady { index: node.index });
         }
@@ -152,11 +153,13 @@ pub(super) fn is_settled(node: &NodeRecord, peers: &[Peer], observed: &Observed)
 /// Why a node is not ready yet, for people.
 pub(in crate::cluster) fn failure_of(node: &NodeRecord, observed: &Observed) -> String {
     let Some(instance) = &node.instance else { return "the cloud has not made its machine".to_owned() };
+    let word = observed.agents.get(instance).and_then(|seen| seen.word.as_deref());
+    let word = word.map_or(String::new(), |word| format!(" ({word})"));
     if node.joined_at.is_none() {
-        return "its machine was launched but its agent has not joined".to_owned();
+        return format!("its machine was launched but its agent has not joined{word}");
     }
     match observed.agents.get(instance) {
-        Some(seen) if !seen.liveness.connected => "it joined but its agent is not connected".to_owned(),
+        Some(seen) if !seen.liveness.connected => format!("it joined but its agent is not connected{word}"),
         Some(seen) if !is_usable(Some(seen)) => match seen.liveness.volume.message.as_str() {
             "" => "its volume is not mounted".to_owned(),
             message => format!("its volume is not mounted: {message}"),
@@ -168,9 +171,13 @@ pub(in crate::cluster) fn failure_of(node: &NodeRecord, observed: &Observed) -> 
 
 /// Why a machine ended, as the provider says.
 pub(super) fn end_of(node: &NodeRecord, observed: &Observed) -> String {
+    if let Some(why) = &node.gone_why {
+        return why.clone();
+    }
     let reason = node.instance.as_ref().and_then(|id| listed(observed, id)).map(|listed| listed.reason.as_str());
     match reason {
-        None | Some("") => "its machine ended".to_owned(),
+        None => "its machine has ended, the cloud no longer lists it".to_owned(),
+        Some("") => "its machine ended".to_owned(),
         Some(reason) => format!("its machine ended: {reason}"),
     }
 }

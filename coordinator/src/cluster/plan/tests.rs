@@ -45,6 +45,8 @@ fn node(index: u32) -> NodeRecord {
         ready_at: None,
         given_up: None,
         gone: false,
+        gone_at: None,
+        gone_why: None,
     }
 }
 

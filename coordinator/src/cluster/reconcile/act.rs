@@ -32,10 +32,10 @@ impl Worker {
                 state.give_up_node(&self.cluster, index, &why)?;
             }
             Action::NodeReady { index } => state.set_node_ready(&self.cluster, index, now())?,
-            Action::NodeGone { index, instance } => {
-                tracing::info!(node = index, %instance, "machine has ended");
-                state.set_node_gone(&self.cluster, index)?;
-                self.inner.registry.retire(&instance);
+            Action::NodeGone { index, instance, why } => {
+                tracing::info!(node = index, %instance, why, "machine has ended");
+                state.set_node_gone(&self.cluster, index, &why, now())?;
+                self.inner.registry.retire(&instance, &why);
             }
             Action::TellPeers { instance, peers } => self.tell(observed, instance, peers),
             Action::Ready => self.set_ready(intent, observed)?,
@@ -145,7 +145,7 @@ impl Worker {
 
     fn remove(&self, intent: &Intent, terminated: u32) -> Result<Pass, Error> {
         let nodes: Vec<_> = intent.nodes.iter().filter_map(|node| node.instance.clone()).collect();
-        nodes.iter().for_each(|node| self.inner.registry.retire(node));
+        nodes.iter().for_each(|node| self.inner.registry.retire(node, "its cluster was destroyed"));
         self.inner.state.remove_cluster(&self.cluster)?;
         tracing::info!(terminated, "cluster destroyed");
         self.board.publish_end(view::proof(intent, terminated, &self.inner.place));

@@ -71,6 +71,13 @@ pub(super) fn instance(found: &aws_sdk_ec2::types::Instance) -> Result<Instance,
     })
 }
 
+/// The text of GetConsoleOutput, which may be cut anywhere.
+pub(super) fn console(base64: &str) -> Result<String, ProviderError> {
+    let compact: String = base64.split_ascii_whitespace().collect();
+    let bytes = BASE64_STANDARD.decode(compact).map_err(|e| ProviderError::Unknown(format!("console output: {e}")))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
 fn state(name: &InstanceStateName) -> Option<InstanceState> {
     match name {
         InstanceStateName::Pending => Some(InstanceState::Pending),

@@ -41,9 +41,16 @@ fn lacks_credentials(error: &(dyn StdError + 'static)) -> bool {
     false
 }
 
+/// Signatures count for some minutes around their time.
+fn is_about_time(code: Option<&str>, message: &str) -> bool {
+    code == Some("RequestExpired") || message.contains("Signature expired") || message.contains("not yet current")
+}
+
 /// What EC2's code, or the bare HTTP status where there is none, means.
 pub(super) fn of_code(code: Option<&str>, status: u16, message: &str) -> ProviderError {
     let text = code.map_or_else(|| format!("HTTP {status}: {message}"), |code| format!("{code}: {message}"));
+    let hint = if is_about_time(code, message) { " (is the clock of this machine right?)" } else { "" };
+    let text = format!("{text}{hint}");
     match code.unwrap_or_default() {
         "InsufficientInstanceCapacity"
         | "InsufficientCapacity"

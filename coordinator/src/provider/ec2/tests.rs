@@ -336,6 +336,37 @@ async fn machines_live_and_die_on_a_server() {
     assert!(ended.iter().all(|i| !i.state.is_alive()), "{ended:?}");
 }
 
+#[tokio::test]
+async fn console_output_is_the_latest_where_ec2_keeps_it() {
+    let server = Server::start(|fields| match field(fields, "Latest") {
+        "true" => failure(400, "UnsupportedOperation"),
+        _ => {
+            let xml = "<GetConsoleOutputResponse><instanceId>i-0123456789abcdef0</instanceId>\
+                       <output>Ym9vdGluZwrw\nCg==</output></GetConsoleOutputResponse>";
+            (200, xml.to_owned())
+        }
+    })
+    .await;
+    let output = server.provider().await.console_output(&"i-0123456789abcdef0".parse().unwrap()).await;
+    assert_eq!(output, Ok("booting\n\u{fffd}\n".to_owned()), "what is cut is shown as far as it goes");
+    assert_eq!(server.values("Latest"), ["true"]);
+    assert_eq!(server.values("Action"), ["GetConsoleOutput", "GetConsoleOutput"]);
+}
+
+#[test]
+fn a_refusal_for_its_time_points_at_the_clock() {
+    let late = errors::of_code(Some("RequestExpired"), 400, "Request has expired.");
+    let early =
+        errors::of_code(Some("SignatureDoesNotMatch"), 403, "Signature not yet current: 1 is still later than 2");
+    for refused in [late, early] {
+        assert!(
+            matches!(&refused, ProviderError::Unauthorized(why) if why.contains("clock of this machine")),
+            "{refused}"
+        );
+    }
+    assert!(!errors::of_code(Some("AuthFailure"), 401, "who?").to_string().contains("clock"));
+}
+
 #[test]
 fn codes_without_a_row_are_judged_by_status() {
     assert!(matches!(errors::of_code(Some("InvalidAMIID.NotFound"), 400, ""), ProviderError::Refused(_)));

@@ -30,6 +30,7 @@ pub(super) struct Claims {
     pub(super) private_ip: String,
     pub(super) instance_type: String,
     pub(super) pending_time: String,
+    pub(super) region: String,
 }
 
 impl Claims {
@@ -40,6 +41,7 @@ impl Claims {
             private_ip: "127.0.0.1".into(),
             instance_type: "local.machine".into(),
             pending_time: jiff::Timestamp::now().to_string(),
+            region: "local-1".into(),
         }
     }
 
@@ -53,7 +55,7 @@ impl Claims {
             "instanceType": self.instance_type,
             "pendingTime": self.pending_time,
             "privateIp": self.private_ip,
-            "region": "local-1",
+            "region": self.region,
             "version": "2017-09-30",
         })
         .to_string()

@@ -138,7 +138,8 @@ fn a_machine_that_ends_early_is_written_down_then_given_up() {
     let (mut intent, mut observed) = launched(2, 1);
     let ended = &mut observed.instances.as_mut().unwrap()[1];
     (ended.state, ended.reason) = (InstanceState::Terminated, "Client.UserInitiatedShutdown".into());
-    assert_eq!(plan(&intent, &observed, NOW), [Action::NodeGone { index: 1, instance: id(1) }]);
+    let why = "its machine ended: Client.UserInitiatedShutdown".to_owned();
+    assert_eq!(plan(&intent, &observed, NOW), [Action::NodeGone { index: 1, instance: id(1), why }]);
     intent.nodes[1].gone = true;
     let actions = plan(&intent, &observed, NOW);
     assert_eq!(give_ups(&actions), [(1, "its machine ended: Client.UserInitiatedShutdown")]);

@@ -15,7 +15,8 @@ fn a_lost_machine_is_written_down_and_the_others_are_told() {
     observed.instances.as_mut().unwrap()[1].state = InstanceState::Terminated;
     observed.agents.get_mut(&id(1)).unwrap().liveness.connected = false;
     assert!(is_worried(&intent, &observed));
-    assert_eq!(plan(&intent, &observed, NOW), [Action::NodeGone { index: 1, instance: id(1) }]);
+    let why = "its machine ended".to_owned();
+    assert_eq!(plan(&intent, &observed, NOW), [Action::NodeGone { index: 1, instance: id(1), why }]);
     intent.nodes[1].gone = true;
     let peers = node::peers(&intent);
     assert_eq!(peers.iter().map(|peer| peer.index).collect::<Vec<_>>(), [0, 2]);
@@ -29,7 +30,8 @@ fn a_machine_that_is_no_longer_listed_has_ended_unless_its_agent_speaks() {
     observed.instances.as_mut().unwrap().pop();
     assert_eq!(plan(&intent, &observed, NOW), [], "lists are sometimes short");
     observed.agents.get_mut(&id(1)).unwrap().liveness.connected = false;
-    assert_eq!(plan(&intent, &observed, NOW), [Action::NodeGone { index: 1, instance: id(1) }]);
+    let why = "its machine has ended, the cloud no longer lists it".to_owned();
+    assert_eq!(plan(&intent, &observed, NOW), [Action::NodeGone { index: 1, instance: id(1), why }]);
     observed.instances = None;
     assert_eq!(plan(&intent, &observed, NOW), [], "the cloud has not answered");
 }
