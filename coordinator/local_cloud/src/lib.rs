@@ -15,6 +15,7 @@ mod imds;
 mod info;
 mod keys;
 mod layout;
+mod limits;
 mod lock;
 mod mac;
 mod machine;
