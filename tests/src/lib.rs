@@ -10,7 +10,9 @@
 pub mod coordinator;
 pub mod host;
 pub mod join;
+pub mod limits;
 pub mod machine;
+pub mod memory;
 pub mod outcome;
 pub mod physics;
 pub mod place;

@@ -76,7 +76,8 @@ impl S3Store {
     ///
     /// [`StoreError::Refused`] when no region is known.
     pub async fn connect(settings: S3Settings) -> Result<Self, StoreError> {
-        let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http_client());
+        let http = http_client(settings.endpoint.as_deref());
+        let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http);
         if let Some(region) = &settings.region {
             loader = loader.region(Region::new(region.clone()));
         }
@@ -97,11 +98,15 @@ impl S3Store {
     }
 }
 
-fn http_client() -> SharedHttpClient {
-    aws_smithy_http_client::Builder::new()
-        .tls_provider(TlsProvider::Rustls(CryptoMode::Ring))
-        .pool_max_idle_per_host(IDLE_CONNECTIONS)
-        .build_https()
+/// Where the server has no TLS, neither has the client: it would begin with reading the system's authorities, which is
+/// most of the time that a mount takes, and keep them in memory. Credentials are then IMDS's, or need no connection.
+fn http_client(endpoint: Option<&str>) -> SharedHttpClient {
+    let builder = aws_smithy_http_client::Builder::new();
+    if endpoint.is_some_and(|endpoint| endpoint.starts_with("http://")) {
+        return builder.pool_max_idle_per_host(IDLE_CONNECTIONS).build_http();
+    }
+    let builder = builder.tls_provider(TlsProvider::Rustls(CryptoMode::Ring));
+    builder.pool_max_idle_per_host(IDLE_CONNECTIONS).build_https()
 }
 
 /// What holds whatever the environment says.

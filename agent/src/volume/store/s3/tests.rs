@@ -11,7 +11,7 @@ fn store(endpoint: &str) -> S3Store {
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new("us-east-1"))
         .credentials_provider(Credentials::new("AK", "SK", None, None, "test"))
-        .http_client(http_client());
+        .http_client(http_client(Some(endpoint)));
     let client = Client::from_conf(configured(config, Some(endpoint)).build());
     S3Store { client, bucket: "bucket".into(), prefix: Prefix("vol/".into()) }
 }
