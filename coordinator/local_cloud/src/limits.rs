@@ -12,13 +12,11 @@ use serde::{Deserialize, Serialize};
 use crate::durable::{self, Outlive};
 
 /// What 100 machines need, with room. A kernel that lacks a name has no such limit.
-const WANTED: [(&str, u64); 8] = [
+const WANTED: [(&str, u64); 7] = [
     // One neighbour table for all machines, each of which is a neighbour of each other one.
     ("net/ipv4/neigh/default/gc_thresh1", 4096),
     ("net/ipv4/neigh/default/gc_thresh2", 16_384),
     ("net/ipv4/neigh/default/gc_thresh3", 32_768),
-    // Packets between machines wait in the queue of one processor; one too many is lost, and TCP waits 200 ms for it.
-    ("net/core/netdev_max_backlog", 16_384),
     // Processes and threads of all machines are this host's as well.
     ("kernel/pid_max", 1 << 18),
     ("kernel/threads-max", 1 << 17),
