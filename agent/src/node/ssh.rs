@@ -123,7 +123,9 @@ fn line(text: &str) -> String {
 }
 
 /// Only keys that the cluster's authority signed, only the user of the jobs. MaxStartups and MaxSessions leave room
-/// for an mpirun that opens hundreds of connections at once.
+/// for an mpirun that opens hundreds of connections at once. Open MPI's launcher puts its libraries before whatever
+/// `LD_LIBRARY_PATH` has; were that empty, the path would end in a colon, which means the working directory: every rank
+/// would look on the volume for each of some fifty libraries.
 fn sshd_config(paths: &Paths, user: &str) -> String {
     let dir = paths.ssh_dir();
     let dir = dir.display();
@@ -134,7 +136,8 @@ fn sshd_config(paths: &Paths, user: &str) -> String {
          HostCertificate {dir}/ssh_host_ed25519_key-cert.pub\nTrustedUserCAKeys {dir}/ca.pub\n\
          AuthorizedKeysFile none\nAllowUsers {user}\nPermitRootLogin no\nPasswordAuthentication no\n\
          KbdInteractiveAuthentication no\nPubkeyAuthentication yes\nUsePAM no\nUseDNS no\nX11Forwarding no\n\
-         MaxStartups 512:30:1024\nMaxSessions 256\nAcceptEnv OMPI_* PRTE_* PMIX_* LANG LC_*\nSubsystem sftp internal-sftp\n"
+         MaxStartups 512:30:1024\nMaxSessions 256\nAcceptEnv OMPI_* PRTE_* PMIX_* LANG LC_*\nSetEnv LD_LIBRARY_PATH=/nonexistent\n\
+         Subsystem sftp internal-sftp\n"
     )
 }
 

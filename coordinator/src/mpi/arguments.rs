@@ -36,9 +36,6 @@ pub(super) fn launcher(launcher: Launcher, facts: &LaunchFacts, hostfile_path: &
 /// What both generations of Open MPI understand.
 fn open_mpi(facts: &LaunchFacts, hostfile_path: &str, transports: &str) -> Vec<String> {
     let mut out = words(&["--hostfile", hostfile_path]);
-    if is_on_every_path(&facts.installation.mpirun) {
-        out.push("--noprefix".to_owned());
-    }
     if facts.dedicated_cores {
         out.extend(words(&["--map-by", "slot", "--bind-to", "core"]));
     } else {
@@ -50,13 +47,6 @@ fn open_mpi(facts: &LaunchFacts, hostfile_path: &str, transports: &str) -> Vec<S
     out.extend(parameter("--mca", "btl", transports));
     out.extend(parameter("--mca", "btl_tcp_if_include", &facts.cidr));
     out
-}
-
-/// Whether nodes find the library without being told where it is. Told by the absolute path of mpirun, Open MPI makes
-/// `LD_LIBRARY_PATH` end in a colon, which means the working directory: every rank would look there for each of some
-/// fifty libraries, and where that is the volume, each look is a request to S3.
-fn is_on_every_path(mpirun: &str) -> bool {
-    mpirun.starts_with("/usr/bin/") || mpirun.starts_with("/usr/local/bin/")
 }
 
 /// Makes the launcher hand these variables to every rank. Values stay out of argv, which all users can read.
