@@ -82,6 +82,15 @@ fn check_alltoall(site: &Site, nodes: u32) {
     let output = site.run(&["run", "big", "-n", &ranks, "--", "./alltoall", "1024", "10"]).ok();
     println!("alltoall of 1024 numbers a pair: {}", output.lines().last().unwrap_or_default());
     check_output(&output, nodes, 1024, 10);
+    check_where_ranks_look(site);
+}
+
+/// No rank looks for its libraries in the working directory, which is the volume.
+fn check_where_ranks_look(site: &Site) {
+    let output = site.run(&["run", "big", "-n", "2", "--", "sh", "-c", "echo path=$LD_LIBRARY_PATH"]).ok();
+    let paths: Vec<&str> = output.lines().filter_map(|line| line.strip_prefix("path=")).collect();
+    let is_fine = |path: &&str| path.is_empty() || path.split(':').all(|place| place.starts_with('/'));
+    assert!(paths.len() == 2 && paths.iter().all(is_fine), "{output}");
 }
 
 #[track_caller]

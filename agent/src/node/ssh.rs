@@ -136,8 +136,8 @@ fn sshd_config(paths: &Paths, user: &str) -> String {
          HostCertificate {dir}/ssh_host_ed25519_key-cert.pub\nTrustedUserCAKeys {dir}/ca.pub\n\
          AuthorizedKeysFile none\nAllowUsers {user}\nPermitRootLogin no\nPasswordAuthentication no\n\
          KbdInteractiveAuthentication no\nPubkeyAuthentication yes\nUsePAM no\nUseDNS no\nX11Forwarding no\n\
-         MaxStartups 512:30:1024\nMaxSessions 256\nAcceptEnv OMPI_* PRTE_* PMIX_* LANG LC_*\nSetEnv LD_LIBRARY_PATH=/nonexistent\n\
-         Subsystem sftp internal-sftp\n"
+         MaxStartups 512:30:1024\nMaxSessions 256\nAcceptEnv OMPI_* PRTE_* PMIX_* LANG LC_*\n\
+         SetEnv LD_LIBRARY_PATH=/nonexistent\nSubsystem sftp internal-sftp\n"
     )
 }
 
