@@ -36,7 +36,9 @@ impl Limits {
         let memory = fs::read_to_string("/run/ec2mpi-limits.json").ok();
         let memory: Value = memory.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
         for (name, change) in memory.as_object().into_iter().flatten() {
-            limits.insert(name.clone(), change["before"].as_u64().expect("a change says what was before"));
+            if let Some(limit) = limits.get_mut(name) {
+                *limit = change["before"].as_u64().expect("a change says what was before");
+            }
         }
         Self(limits)
     }
