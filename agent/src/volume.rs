@@ -80,6 +80,8 @@ pub struct Options {
     pub read_only: bool,
     /// Programs cannot be run from it.
     pub no_exec: bool,
+    /// Hadoop's markers of empty directories (`NAME_$folder$`) are directories.
+    pub compat_dir: bool,
     /// Bounds.
     pub bounds: limits::Bounds,
 }
@@ -99,6 +101,7 @@ impl Options {
             close: Close::Local,
             read_only: false,
             no_exec: false,
+            compat_dir: false,
             bounds: limits::Bounds::default(),
         }
     }

@@ -211,6 +211,11 @@ pub fn from_object(info: &ObjectInfo, directory_key: bool, owner: Owner) -> Attr
     }
 }
 
+/// Whether an object whose key does not end in a slash is a directory all the same.
+pub fn is_directory(info: &ObjectInfo) -> bool {
+    mode_of(info, false) & libc::S_IFMT == libc::S_IFDIR
+}
+
 /// The attributes of a directory that exists only because keys below it do.
 pub fn implicit_directory(owner: Owner, time: Time) -> Attr {
     let mode = libc::S_IFDIR | DEFAULT_DIRECTORY_MODE;

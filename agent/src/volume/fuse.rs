@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use fuser::{
-    BsdFileFlags, FileHandle, Filesystem, FopenFlags, INodeNo, KernelConfig, LockOwner, OpenAccMode, OpenFlags,
-    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
-    ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, INodeNo, KernelConfig, LockOwner,
+    OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
+    ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use tokio::runtime::Handle;
 use tracing::Instrument;
@@ -25,6 +25,7 @@ use super::Volume;
 use super::error::{Result, VolumeError};
 use super::name;
 use super::ops::attributes::Change;
+use super::ops::copy::Side;
 use super::ops::namespace::IfThere;
 use super::ops::parse_name;
 use super::ops::rename::End;
@@ -349,6 +350,31 @@ impl Filesystem for Adapter {
         self.run(span!("lseek", req, ino), |volume| async move {
             match volume.seek(fh.0, offset, whence).await {
                 Ok(offset) => reply.offset(offset),
+                Err(error) => reply.error(errno(&error)),
+            }
+        });
+    }
+
+    fn copy_file_range(
+        &self,
+        req: &Request,
+        ino_in: INodeNo,
+        fh_in: FileHandle,
+        offset_in: u64,
+        _ino_out: INodeNo,
+        fh_out: FileHandle,
+        offset_out: u64,
+        length: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        let unprivileged = req.uid() != 0;
+        self.run(span!("copy_file_range", req, ino_in), |volume| async move {
+            let from = Side { handle: fh_in.0, offset: offset_in };
+            let to = Side { handle: fh_out.0, offset: offset_out };
+            match volume.copy_range(from, to, length, unprivileged).await {
+                // At most a GiB.
+                Ok(copied) => reply.written(u32::try_from(copied).unwrap_or(u32::MAX)),
                 Err(error) => reply.error(errno(&error)),
             }
         });

@@ -89,6 +89,8 @@ pub struct MountArgs {
     #[arg(skip)]
     no_exec: bool,
     #[arg(skip)]
+    compat_dir: bool,
+    #[arg(skip)]
     inodes: Option<usize>,
     #[arg(skip)]
     root_mode: Option<u32>,

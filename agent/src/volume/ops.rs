@@ -4,6 +4,7 @@
 //! step under the tree's lock, checking again what may have changed meanwhile.
 
 pub(crate) mod attributes;
+pub(crate) mod copy;
 pub(crate) mod data;
 pub(crate) mod directory;
 pub(crate) mod namespace;

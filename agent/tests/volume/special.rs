@@ -51,6 +51,12 @@ fn list(path: &Path) -> Vec<String> {
     names
 }
 
+fn copy_range(from: &File, to: &File, length: usize) -> usize {
+    let (none, other) = (std::ptr::null_mut(), std::ptr::null_mut());
+    // SAFETY: open descriptors, and no offsets.
+    checked(unsafe { libc::copy_file_range(from.as_raw_fd(), none, to.as_raw_fd(), other, length, 0) }).unwrap()
+}
+
 fn exchange(mount: &Mount, one: &str, two: &str) -> nix::Result<()> {
     let (one, two) = (mount.path(one), mount.path(two));
     renameat2(nix::fcntl::AT_FDCWD, &one, nix::fcntl::AT_FDCWD, &two, RenameFlags::RENAME_EXCHANGE)
@@ -250,6 +256,58 @@ fn room_and_holes() {
     let file = File::open(other.path("f")).unwrap();
     assert_eq!(lseek(&file, 5, Whence::SeekData).unwrap(), 5, "what is not here is data");
     assert_eq!(lseek(&file, 5, Whence::SeekHole).unwrap(), 400_000);
+}
+
+#[test]
+fn a_large_object_is_copied_by_s3() {
+    use ec2mpi_agent::volume::store::memory::Operation;
+    let lab = Lab::new();
+    let bytes = pattern((9 << 20) + 123, 4);
+    for name in ["big", "old", "lost"] {
+        lab.insert(name, &bytes);
+    }
+    lab.insert("target", b"previous");
+    let mount = lab.mount();
+    let copy = |from: &str, to: &str| fs::copy(mount.path(from), mount.path(to)).unwrap();
+    assert_eq!(copy("big", "copy"), bytes.len() as u64);
+    assert_eq!(copy("old", "target"), bytes.len() as u64);
+    lab.store.apply_then_fail(Operation::Copy);
+    copy("lost", "found");
+    mount.drain();
+    assert_eq!((lab.store.calls(Operation::GetRange), lab.store.calls(Operation::Put)), (0, 0), "nothing was sent");
+    OpenOptions::new().append(true).open(mount.path("copy")).unwrap().write_all(b"more").unwrap();
+    lab.store.fail_next(Operation::Copy, 1);
+    copy("big", "by-hand");
+    mount.write("small", b"12345");
+    copy("small", "small-copy");
+    copy("by-hand", "from-the-cache");
+    mount.drain();
+    let status = mount.ask(&ec2mpi_agent::volume::control::Request::Status).status;
+    assert_eq!((status.conflicts, status.failed_files), (0, 0));
+    for mount in [&mount, &lab.elsewhere()] {
+        for name in ["target", "found", "by-hand", "from-the-cache"] {
+            assert!(mount.read(name) == bytes, "{name}");
+        }
+        assert!(mount.read("copy") == [&bytes[..], b"more"].concat());
+        assert_eq!(mount.read("small-copy"), b"12345");
+    }
+}
+
+#[test]
+fn a_copy_by_s3_survives_a_crash() {
+    let lab = Lab::new();
+    let bytes = pattern(9 << 20, 4);
+    lab.insert("big", &bytes);
+    let mount = lab.mount();
+    let (source, target) = (File::open(mount.path("big")).unwrap(), File::create(mount.path("copy")).unwrap());
+    let length = bytes.len();
+    assert_eq!(copy_range(&source, &target, length), length);
+    mount.crash();
+    drop((source, target));
+    let mount = lab.mount();
+    mount.drain();
+    assert_eq!(lab.store.keys(), ["big", "copy"], "no conflict was invented");
+    assert!(lab.body("copy") == bytes && mount.read("copy") == bytes);
 }
 
 #[test]
