@@ -108,7 +108,11 @@ impl Volume {
     /// Attributes go up with the bytes when those are still to go up, else by an operation of their own.
     fn send_attr(&self, tree: &mut Tree, ino: Ino, new: &Written, open: Option<Seq>) -> Result<()> {
         let node = tree.get(ino)?;
-        let (Place::At { parent, name }, Some(path)) = (node.place.clone(), tree.path(ino)) else { return Ok(()) };
+        let (touched, path) = match (node.place.clone(), tree.path(ino)) {
+            (Place::At { parent, name }, Some(path)) => (vec![(parent, name)], path),
+            (Place::Root, Some(path)) if self.has_root_marker() => (Vec::new(), path),
+            _ => return Ok(()),
+        };
         if let Some(open) = open {
             self.amend(open, new.attr, new.extra.as_ref())?;
             return Ok(());
@@ -119,7 +123,7 @@ impl Volume {
             return Ok(());
         }
         let op = set_attr_op(path, node, new);
-        let tag = Tag { ino: Some(ino), touched: vec![(parent, name)], ..Tag::default() };
+        let tag = Tag { ino: Some(ino), touched, ..Tag::default() };
         let (seq, _) = self.submit(tree, op, tag, None)?;
         let node = tree.get_mut(ino)?;
         node.pending = Some(seq);
