@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use tokio::runtime::Builder;
 
 use crate::node::{self, archive, join, paths::Paths, supervise, wrapper};
 use crate::telemetry;
@@ -57,10 +58,10 @@ pub fn run(cli: Cli) -> ExitCode {
 
 fn carry_out(verb: Verb) -> anyhow::Result<()> {
     match verb {
-        Verb::Supervise => on_runtime(supervise::run(Paths::new("/"))),
+        Verb::Supervise => on(&mut Builder::new_current_thread(), supervise::run(Paths::new("/"))),
         Verb::Run => {
             let agent = std::env::current_exe().context("cannot find the agent's own program")?;
-            on_runtime(node::run(Paths::new("/"), agent))
+            on(Builder::new_multi_thread().worker_threads(2), node::run(Paths::new("/"), agent))
         }
         Verb::Mount(args) => mount::run(*args),
         Verb::Drain(args) => control::drain(args),
@@ -72,7 +73,7 @@ fn carry_out(verb: Verb) -> anyhow::Result<()> {
     }
 }
 
-fn on_runtime(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+fn on(runtime: &mut Builder, work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     telemetry::start();
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(work)
+    runtime.enable_all().build()?.block_on(work)
 }

@@ -14,11 +14,15 @@ pub const JOIN_HALF: &str = "join-half";
 
 const VARIABLE: &str = "EC2MPI_FAILPOINT";
 
+/// Whether this is the place that the environment names.
+pub(crate) fn is_chosen(name: &'static str) -> bool {
+    static CHOSEN: OnceLock<Option<String>> = OnceLock::new();
+    CHOSEN.get_or_init(|| std::env::var(VARIABLE).ok()).as_deref() == Some(name)
+}
+
 /// Dies here when this is the place that the environment names.
 pub(crate) fn hit(name: &'static str) {
-    static CHOSEN: OnceLock<Option<String>> = OnceLock::new();
-    let chosen = CHOSEN.get_or_init(|| std::env::var(VARIABLE).ok());
-    if chosen.as_deref() == Some(name) {
+    if is_chosen(name) {
         tracing::warn!(failpoint = name, "killing myself, as told");
         let _ = nix::sys::signal::kill(nix::unistd::getpid(), nix::sys::signal::Signal::SIGKILL);
     }

@@ -6,6 +6,7 @@ mod agent_file;
 mod cloud;
 mod listen;
 mod lock;
+mod open_files;
 
 use std::future::Future;
 use std::os::unix::fs::DirBuilderExt;
@@ -63,6 +64,7 @@ pub async fn run(settings: Settings, args: ServeArgs) -> anyhow::Result<()> {
     use_ring();
     make_private_directory(&settings.state_dir)?;
     let _lock = lock::acquire(&settings.state_dir).await?;
+    open_files::raise();
     let shutdown = CancellationToken::new();
     end_on_signals(&shutdown)?;
     tokio::select! {

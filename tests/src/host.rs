@@ -139,8 +139,8 @@ fn remove_namespace(name: &str) {
     let _ = Command::new("ip").args(["netns", "del", name]).output();
 }
 
-/// Bridge `e2mHASH`, namespaces `e2m-HASH-INSTANCE`.
-fn namespace_prefix(bridge: &str) -> String {
+/// How the namespaces of a bridge's machines begin: bridge `e2mHASH`, namespaces `e2m-HASH-INSTANCE`.
+pub fn namespace_prefix(bridge: &str) -> String {
     format!("e2m-{}-", bridge.trim_start_matches("e2m"))
 }
 

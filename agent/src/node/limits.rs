@@ -1,4 +1,4 @@
-//! Resource limits of what this process starts: MPI pins memory and opens many files.
+//! Resource limits of what this process starts: MPI pins memory, opens many files and starts many processes.
 
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use tracing::warn;
@@ -6,10 +6,16 @@ use tracing::warn;
 /// More files than a thousand ranks need, and below the kernel's default ceiling (`fs.nr_open`, 1048576).
 const OPEN_FILES: u64 = 1 << 20;
 
-/// Raises locked memory and open files as far as the kernel lets us. Children inherit it; sshd without
+/// Raises locked memory, open files and processes as far as the kernel lets us. Children inherit it; sshd without
 /// PAM does not lower it again.
 pub fn raise() {
-    for (resource, wanted) in [(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY), (Resource::RLIMIT_NOFILE, OPEN_FILES)] {
+    let wanted = [
+        (Resource::RLIMIT_MEMLOCK, RLIM_INFINITY),
+        (Resource::RLIMIT_NOFILE, OPEN_FILES),
+        // Counted by user, on the local cloud over all machines.
+        (Resource::RLIMIT_NPROC, RLIM_INFINITY),
+    ];
+    for (resource, wanted) in wanted {
         if let Err(errno) = raise_one(resource, wanted) {
             warn!(?resource, %errno, "cannot raise a limit");
         }

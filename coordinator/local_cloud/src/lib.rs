@@ -17,6 +17,7 @@ mod imds;
 mod info;
 mod keys;
 mod layout;
+mod limits;
 mod lock;
 mod mac;
 mod machine;

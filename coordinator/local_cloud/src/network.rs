@@ -4,7 +4,6 @@
 
 pub(crate) mod cidr;
 mod ip;
-pub(crate) mod limits;
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -15,6 +14,7 @@ pub(crate) use cidr::Cidr;
 
 use crate::faults::Cut;
 use crate::fleet::InstanceId;
+use crate::limits::Limits;
 use crate::lock;
 use crate::settings::CloudTag;
 
@@ -84,7 +84,7 @@ pub(crate) fn ensure_bridge(names: &Names, preferred: Option<Cidr>) -> Result<Ci
         None => cidr::choose(preferred, names.tag.seed(), &ip::taken()?).ok_or(NetworkError::NoFreeNetwork)?,
     };
     make_bridge(&bridge, cidr)?;
-    limits::raise()?;
+    Limits::of_host().raise()?;
     Ok(cidr)
 }
 
@@ -190,7 +190,7 @@ pub(crate) fn remove_all(names: &Names) -> Result<(), NetworkError> {
     let _turn = take_turn()?;
     remove_link(&names.bridge())?;
     if entries(Path::new(DEVICES_DIR), BRIDGE_PREFIX)?.is_empty() {
-        limits::restore()?;
+        Limits::of_host().restore()?;
     }
     Ok(())
 }

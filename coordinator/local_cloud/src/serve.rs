@@ -27,7 +27,7 @@ use crate::layout::Layout;
 use crate::lock::{self, HeldLock};
 use crate::network::{self, Cidr, Names};
 use crate::settings::{CloudTag, Options, Ports, Settings};
-use crate::{bucket, catalog};
+use crate::{bucket, catalog, limits};
 
 /// Tried first on the bridge's own address, where seldom anything else listens.
 const IMDS_PORT: u16 = 80;
@@ -68,7 +68,7 @@ pub(crate) fn run(directory: &Path, options: &Options) -> anyhow::Result<()> {
     let layout = Layout::create(directory).with_context(|| format!("cannot make {}", directory.display()))?;
     let _lock = exclusive(&layout)?;
     durable::remove_file(&layout.info())?;
-    raise_open_files()?;
+    limits::raise_open_files(OPEN_FILES)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(serve(&layout, options));
     durable::remove_file(&layout.admin())?;
@@ -83,13 +83,6 @@ fn exclusive(layout: &Layout) -> anyhow::Result<HeldLock> {
     }
     let pid = durable::load::<CloudInfo>(&layout.info()).ok().flatten().map(|info| info.pid);
     Err(StartError::AlreadyRunning { directory: layout.root().to_owned(), pid }.into())
-}
-
-fn raise_open_files() -> anyhow::Result<()> {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    setrlimit(Resource::RLIMIT_NOFILE, soft.max(OPEN_FILES.min(hard)), hard)?;
-    Ok(())
 }
 
 async fn serve(layout: &Layout, options: &Options) -> anyhow::Result<()> {

@@ -6,6 +6,7 @@
 mod convert;
 mod errors;
 mod keys;
+mod transport;
 
 use std::error::Error as StdError;
 use std::ops::Range;
@@ -14,7 +15,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use aws_config::{BehaviorVersion, Region};
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::SharedHttpClient;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
@@ -24,8 +24,6 @@ use aws_sdk_s3::types::{
     ChecksumAlgorithm, ChecksumType, CompletedMultipartUpload, CompletedPart, EncodingType, MetadataDirective,
     ObjectCannedAcl, RequestPayer, ServerSideEncryption, StorageClass,
 };
-use aws_smithy_http_client::tls::Provider as TlsProvider;
-use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use bytes::Bytes;
 
 pub use self::keys::Keys;
@@ -44,9 +42,6 @@ const MIN_BYTES_PER_SECOND: u64 = 256 << 10;
 
 /// To set up a connection.
 const CONNECT: Duration = Duration::from_secs(3);
-
-/// Connections kept open between calls.
-const IDLE_CONNECTIONS: usize = 64;
 
 /// Signs requests where an endpoint is given and no region is known.
 const DEFAULT_REGION: &str = "us-east-1";
@@ -121,7 +116,7 @@ impl S3Store {
     ///
     /// [`StoreError::Refused`] when no region is known.
     pub async fn connect(settings: S3Settings) -> Result<Self, StoreError> {
-        let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http_client());
+        let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(transport::client());
         if let Some(region) = &settings.region {
             loader = loader.region(Region::new(region.clone()));
         }
@@ -143,13 +138,6 @@ impl S3Store {
     fn key(&self, key: &ObjectKey) -> String {
         self.prefix.full(key)
     }
-}
-
-fn http_client() -> SharedHttpClient {
-    aws_smithy_http_client::Builder::new()
-        .tls_provider(TlsProvider::Rustls(CryptoMode::Ring))
-        .pool_max_idle_per_host(IDLE_CONNECTIONS)
-        .build_https()
 }
 
 /// What holds whatever the environment says.

@@ -83,7 +83,8 @@ impl ProvideCredentials for Source {
 async fn from_chain(profile: Option<&str>) -> provider::Result {
     // The region plays no part, and naming one keeps it from being asked for.
     let region = aws_config::Region::new(super::DEFAULT_REGION);
-    let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(super::http_client()).region(region);
+    let mut loader =
+        aws_config::defaults(BehaviorVersion::latest()).http_client(super::transport::client()).region(region);
     if let Some(profile) = profile {
         loader = loader.profile_name(profile);
     }

@@ -11,7 +11,7 @@ fn store(endpoint: &str) -> S3Store {
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new("us-east-1"))
         .credentials_provider(Credentials::new("AK", "SK", None, None, "test"))
-        .http_client(http_client());
+        .http_client(transport::client());
     let client = Client::from_conf(configured(config, Some(endpoint)).build());
     let uploads = Uploads { storage_class: Some("STANDARD_IA".into()), encryption: Some(S3_KEYS.into()), acl: None };
     S3Store { client, bucket: "bucket".into(), prefix: Prefix("vol/".into()), uploads, payer: None }
@@ -123,4 +123,15 @@ async fn a_server_that_says_nothing_is_given_up() {
     let call = store(&endpoint).client.head_bucket().bucket("b").send();
     let result = answer("b", limit, call).await;
     assert_eq!(result.err(), Some(StoreError::Transient("b".into(), "no answer within 0 s".into())));
+}
+
+#[tokio::test]
+async fn tls_is_spoken_where_the_url_asks_for_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("https://{}", listener.local_addr().unwrap());
+    let first = tokio::spawn(async move { listener.accept().await.unwrap().0.read_u8().await.unwrap() });
+    let answer = store(&endpoint).head(&ObjectKey::new("k")).await;
+    assert!(matches!(answer, Err(StoreError::Transient(..))), "{answer:?}");
+    // The type of a TLS handshake record.
+    assert_eq!(first.await.unwrap(), 22);
 }
