@@ -2,6 +2,7 @@
 
 mod convert;
 mod errors;
+mod here;
 
 use std::fmt;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use aws_smithy_http_client::tls;
 use aws_types::region::Region;
 use ec2mpi_proto::id::{ClusterId, InstanceId};
 
+pub use self::here::own_address;
 use super::{Instance, LaunchRequest, Provider, ProviderError, TypeFacts, tag};
 
 /// One attempt of one call. A launch of 1,000 machines takes EC2 some ten seconds.
@@ -84,6 +86,14 @@ impl Ec2Provider {
         let mut config = aws_sdk_ec2::config::Builder::from(&shared);
         config.set_endpoint_url(settings.endpoint.clone());
         Self { client: Client::from_conf(config.build()) }
+    }
+
+    /// The address block of a subnet, CIDR.
+    pub async fn subnet_block(&self, subnet: &str) -> Result<String, ProviderError> {
+        let answer = self.client.describe_subnets().subnet_ids(subnet).send().await;
+        let answer = answer.map_err(|error| errors::of_call(&error))?;
+        let block = answer.subnets().first().and_then(|found| found.cidr_block());
+        block.map(str::to_owned).ok_or_else(|| ProviderError::Refused(format!("{subnet} has no IPv4 addresses")))
     }
 
     async fn terminate_batch(&self, batch: &[InstanceId]) -> Result<(), ProviderError> {

@@ -32,6 +32,7 @@ fn spec(nodes: u32, min_nodes: u32) -> ClusterSpec {
         timeout: Duration::from_secs(600),
         instance_type: "local.machine".into(),
         slots_per_node: 2,
+        ttl: None,
     }
 }
 
