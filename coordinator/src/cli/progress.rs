@@ -1,8 +1,9 @@
-//! How a cluster comes up or goes, on standard error: moving lines on a terminal, else a line when counts change.
+//! How a cluster comes up or goes, on standard error: moving lines on a terminal; elsewhere, where they end in a log, a
+//! line now and then when it takes long.
 
 use std::fmt::Write;
 use std::io::IsTerminal;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ec2mpi_proto::v1::{self, cluster, node};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -12,11 +13,13 @@ use super::json::node_state;
 /// With more nodes than this, a terminal shows only the counts.
 const MAX_NODE_LINES: usize = 16;
 const TICK: Duration = Duration::from_millis(120);
+/// What is over sooner is not worth a line in a log, and what goes on gets no more than one in so long.
+const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// Shows views of one cluster.
 pub(super) enum Progress {
     Terminal(Box<Lines>),
-    Plain { last: String },
+    Plain { last: Instant },
 }
 
 /// The moving lines: one that sums up, one a node.
@@ -29,7 +32,7 @@ pub(super) struct Lines {
 impl Progress {
     pub(super) fn new() -> Self {
         if !std::io::stderr().is_terminal() {
-            return Self::Plain { last: String::new() };
+            return Self::Plain { last: Instant::now() };
         }
         let all = MultiProgress::new();
         let summary = all.add(spinner("{spinner} {elapsed:>4} {msg}"));
@@ -40,10 +43,10 @@ impl Progress {
     pub(super) fn show(&mut self, cluster: &v1::Cluster) {
         let text = summary(cluster);
         match self {
-            Self::Plain { last } if *last == text => {}
+            Self::Plain { last } if last.elapsed() < LINE_EVERY => {}
             Self::Plain { last } => {
                 eprintln!("{text}");
-                *last = text;
+                *last = Instant::now();
             }
             Self::Terminal(lines) => lines.show(text, &cluster.nodes),
         }
