@@ -21,8 +21,9 @@ if ! command -v cargo >/dev/null || ! command -v clippy-driver >/dev/null || ! c
 fi
 cargo nextest --version >/dev/null 2>&1 || cargo install --locked cargo-nextest
 
-# boto3 looks at the cloud as a stranger does (crt: the checksum CRC64NVME); grpcio runs the Python client of the scenarios.
-wanted='boto3==1.44.5 botocore[crt]==1.44.5 grpcio==1.85.1 grpcio-tools==1.85.1'
+# boto3 looks at the cloud as a stranger does (crt: the checksum CRC64NVME); grpcio runs the Python client of the
+# scenarios; moto is a second server of the EC2 API.
+wanted='boto3==1.44.5 botocore[crt]==1.44.5 grpcio==1.85.1 grpcio-tools==1.85.1 moto[server,ec2]==5.2.5'
 venv=$TARGET/venv
 if [ "$(cat "$venv/installed" 2>/dev/null)" != "$wanted" ]; then
     echo "setup: installing $wanted in $venv"
@@ -32,3 +33,5 @@ if [ "$(cat "$venv/installed" 2>/dev/null)" != "$wanted" ]; then
     "$venv/bin/pip" install -q $wanted
     echo "$wanted" >"$venv/installed"
 fi
+
+tests/scripts/cloud_init.sh

@@ -8,12 +8,15 @@
 //! only processes of a site are ever killed, found by their executable and the site's directory.
 
 pub mod coordinator;
+pub mod ec2_server;
 pub mod host;
 pub mod join;
 pub mod machine;
+pub mod nowhere;
 pub mod outcome;
 pub mod physics;
 pub mod place;
+pub mod rehearsal;
 pub mod secret;
 pub mod site;
 pub mod stranger;

@@ -83,7 +83,12 @@ pub fn verify(pkcs7_base64: &str, trusted: &[String]) -> Result<Document, Identi
 
 /// Certificates that AWS signs documents with, PEM, by region, those that this build carries.
 /// Source: "AWS public certificates for instance identity document signatures" in the EC2 user guide, RSA-2048.
-const AWS_CERTIFICATES: &[(&str, &str)] = &[];
+const AWS_CERTIFICATES: &[(&str, &str)] = &[
+    ("eu-central-1", include_str!("certificates/eu-central-1.pem")),
+    ("eu-west-1", include_str!("certificates/eu-west-1.pem")),
+    ("us-east-1", include_str!("certificates/us-east-1.pem")),
+    ("us-west-2", include_str!("certificates/us-west-2.pem")),
+];
 
 /// AWS's certificate of a region.
 pub fn aws_certificate(region: &str) -> Option<&'static str> {

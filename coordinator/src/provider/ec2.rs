@@ -60,6 +60,8 @@ impl fmt::Debug for Ec2Settings {
 #[derive(Debug, Clone)]
 pub struct Ec2Provider {
     client: Client,
+    /// Machines a page.
+    page: i32,
 }
 
 impl Ec2Provider {
@@ -85,7 +87,12 @@ impl Ec2Provider {
         let shared = loader.load().await;
         let mut config = aws_sdk_ec2::config::Builder::from(&shared);
         config.set_endpoint_url(settings.endpoint.clone());
-        Self { client: Client::from_conf(config.build()) }
+        Self { client: Client::from_conf(config.build()), page: PAGE }
+    }
+
+    /// The same with other pages than EC2's greatest; 5 is its smallest.
+    pub fn with_page_size(self, page: i32) -> Self {
+        Self { page, ..self }
     }
 
     /// The address block of a subnet, CIDR.
@@ -115,7 +122,7 @@ impl Provider for Ec2Provider {
 
     async fn describe(&self, cluster: &ClusterId) -> Result<Vec<Instance>, ProviderError> {
         let filter = Filter::builder().name(format!("tag:{}", tag::CLUSTER_ID)).values(cluster.as_str()).build();
-        let mut pages = self.client.describe_instances().filters(filter).into_paginator().page_size(PAGE).send();
+        let mut pages = self.client.describe_instances().filters(filter).into_paginator().page_size(self.page).send();
         let mut found = Vec::new();
         for _ in 0..PAGES_LIMIT {
             let Some(page) = pages.next().await else { return Ok(found) };
