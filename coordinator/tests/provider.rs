@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use ec2mpi::provider::ec2::{Ec2Provider, Ec2Settings};
@@ -25,6 +26,10 @@ type Verdict = Result<(), String>;
 
 /// A name, under which a difference is listed, and what has to hold.
 type Scenario = (&'static str, fn(&Bench) -> Verdict);
+
+/// How long a server may take to show what it did, and how often it is asked.
+const LIMIT: Duration = Duration::from_secs(20);
+const PAUSE: Duration = Duration::from_millis(50);
 
 struct Bench {
     server: Ec2Server,
@@ -77,6 +82,26 @@ impl Bench {
         self.runtime.block_on(self.provider.describe(cluster)).map_err(|error| error.to_string())
     }
 
+    /// The machines of a cluster, once so many are listed: a list may lag behind a launch.
+    fn listed(&self, cluster: &ClusterId, count: usize) -> Result<Vec<Instance>, String> {
+        self.until(|| {
+            let found = self.describe(cluster)?;
+            Ok(if found.len() == count { Ok(found) } else { Err(format!("{} of {count} are listed", found.len())) })
+        })
+    }
+
+    /// What `look` finds, within a bounded time.
+    fn until<T>(&self, look: impl Fn() -> Result<Result<T, String>, String>) -> Result<T, String> {
+        let begun = std::time::Instant::now();
+        loop {
+            match look()? {
+                Ok(found) => return Ok(found),
+                Err(why) if begun.elapsed() > LIMIT => return Err(why),
+                Err(_) => std::thread::sleep(PAUSE),
+            }
+        }
+    }
+
     fn terminate(&self, ids: &[InstanceId]) -> Result<(), ProviderError> {
         self.runtime.block_on(self.provider.terminate(ids))
     }
@@ -92,8 +117,10 @@ impl Bench {
 
     /// What boto3 sees of one new machine: itself and its attributes.
     fn seen(&self, look: impl FnOnce(&LaunchRequest, &Value) -> Verdict) -> Verdict {
-        let request = self.request(&ClusterId::random(), 1);
+        let cluster = ClusterId::random();
+        let request = self.request(&cluster, 1);
         self.with(&request, |made| {
+            self.listed(&cluster, 1)?;
             let told = self.server.call("ec2", "describe_instances", &json!({"InstanceIds": [made[0].id.to_string()]}));
             look(&request, &told["Reservations"][0]["Instances"][0])
         })
@@ -173,7 +200,7 @@ const SCENARIOS: &[Scenario] = &[
         let cluster = ClusterId::random();
         bench.with(&bench.request(&cluster, 3), |made| {
             let numbers: Vec<_> = made.iter().map(|one| one.launch_index).collect();
-            let addresses = bench.describe(&cluster)?.iter().filter(|one| one.address.is_some()).count();
+            let addresses = bench.listed(&cluster, 3)?.iter().filter(|one| one.address.is_some()).count();
             holds(numbers == [0, 1, 2] && addresses == 3, format!("{numbers:?}, {addresses} addresses"))
         })
     }),
@@ -186,7 +213,7 @@ const SCENARIOS: &[Scenario] = &[
         let request = bench.request(&cluster, 2);
         let first = bench.launch(&request).map_err(|error| error.to_string())?;
         let second = bench.launch(&request).map_err(|error| error.to_string())?;
-        let all = bench.describe(&cluster)?;
+        let all = bench.listed(&cluster, 2)?;
         let ids: Vec<_> = all.iter().map(|one| one.id.clone()).collect();
         bench.terminate(&ids).map_err(|error| error.to_string())?;
         let same = |a: &[Instance], b: &[Instance]| a.iter().map(|one| &one.id).eq(b.iter().map(|one| &one.id));
@@ -242,7 +269,7 @@ const SCENARIOS: &[Scenario] = &[
         let (mine, other) = (ClusterId::random(), ClusterId::random());
         bench.with(&bench.request(&mine, 2), |made| {
             bench.with(&bench.request(&other, 1), |_| {
-                let listed = bench.describe(&mine)?;
+                let listed = bench.listed(&mine, 2)?;
                 let none = bench.describe(&ClusterId::random())?;
                 let same = listed.len() == 2 && listed.iter().all(|one| made.iter().any(|made| made.id == one.id));
                 holds(same && none.is_empty(), format!("{listed:?} {none:?}"))
@@ -254,7 +281,7 @@ const SCENARIOS: &[Scenario] = &[
         let launches = (0..bench.reservations).map(|_| bench.launch(&bench.request(&cluster, 1)));
         let made: Vec<_> = launches.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
         let ids: Vec<_> = made.into_iter().flatten().map(|one| one.id).collect();
-        let listed = bench.describe(&cluster)?.len();
+        let listed = bench.listed(&cluster, bench.reservations as usize)?.len();
         let leafed = bench.runtime.block_on(bench.leafing.describe(&cluster)).map_err(|error| error.to_string())?.len();
         bench.terminate(&ids).map_err(|error| error.to_string())?;
         let wanted = bench.reservations as usize;
@@ -307,14 +334,10 @@ const SCENARIOS: &[Scenario] = &[
 
 /// The one machine of a cluster, once it has ended.
 fn ended(bench: &Bench, cluster: &ClusterId) -> Result<Instance, String> {
-    for _ in 0..200 {
-        let found = bench.describe(cluster)?;
-        if let Some(last) = found.into_iter().find(|one| one.state == InstanceState::Terminated) {
-            return Ok(last);
-        }
-        std::thread::sleep(std::time::Duration::from_millis(100));
-    }
-    Err("it does not end".to_owned())
+    bench.until(|| {
+        let found = bench.describe(cluster)?.into_iter().find(|one| one.state == InstanceState::Terminated);
+        Ok(found.ok_or_else(|| "it does not end".to_owned()))
+    })
 }
 
 fn verdicts(bench: &Bench) -> Vec<Verdict> {

@@ -4,6 +4,8 @@
 //! when a test panics; what a killed test left is removed by the program `sweep`. The scenarios look at the result
 //! with other eyes than the programs' own: boto3 ([`stranger`]) and `/proc` ([`machine`], [`host`]).
 //!
+//! The S3 [`lab`] stands by itself: tests of the volume and benchmarks use it too.
+//!
 //! Architecture invariants: nothing here links to the programs, they are only executed; every wait has a limit;
 //! only processes of a site are ever killed, found by their executable and the site's directory.
 
@@ -11,6 +13,7 @@ pub mod coordinator;
 pub mod ec2_server;
 pub mod host;
 pub mod join;
+pub mod lab;
 pub mod machine;
 pub mod nowhere;
 pub mod outcome;

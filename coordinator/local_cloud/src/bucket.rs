@@ -39,6 +39,7 @@ use s3s::validation::{AwsNameValidation, NameValidation};
 
 use self::index::Record;
 use self::store::Store;
+use crate::faults::Faults;
 
 /// The region of the local cloud.
 const REGION: &str = "local-1";
@@ -85,6 +86,7 @@ pub enum BucketError {
 pub struct BucketService {
     store: Arc<Store>,
     protocol: S3Service,
+    faults: Option<Arc<Faults>>,
 }
 
 /// Opens the directory (made when absent) as the last process left it, however that ended. No other process may have
@@ -99,10 +101,16 @@ pub fn open(directory: &Path, keys: Arc<dyn KeySource>) -> Result<BucketService,
     let mut builder = S3ServiceBuilder::new(api::Api(Arc::clone(&store)));
     builder.set_auth(keys.clone());
     builder.set_access(keys);
-    Ok(BucketService { store, protocol: builder.build() })
+    Ok(BucketService { store, protocol: builder.build(), faults: None })
 }
 
 impl BucketService {
+    /// The same, with faults on request.
+    pub(crate) fn with_faults(mut self, faults: Arc<Faults>) -> Self {
+        self.faults = Some(faults);
+        self
+    }
+
     /// Makes a bucket unless it exists.
     ///
     /// # Errors

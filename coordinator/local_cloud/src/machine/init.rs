@@ -150,6 +150,10 @@ enum Boot {
 
 impl Boot {
     fn begin(spec: &MachineSpec) -> anyhow::Result<Self> {
+        if spec.is_deaf {
+            say(format_args!("user-data is not run: a fault was asked for"));
+            return Ok(Self::Done);
+        }
         if !has_booted() {
             let deadline = Instant::now() + FETCH_ALL_LIMIT;
             return Ok(Self::Fetching { spec: spec.clone(), deadline });
