@@ -26,10 +26,10 @@ pub struct Ec2Server {
 }
 
 impl Ec2Server {
-    /// The local cloud of a site, started.
+    /// The local cloud of a site, started with these flags.
     #[track_caller]
-    pub fn local(site: &Site) -> Self {
-        site.start_cloud(&[]);
+    pub fn local(site: &Site, flags: &[&str]) -> Self {
+        site.start_cloud(flags);
         Self::local_running(site)
     }
 

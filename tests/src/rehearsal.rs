@@ -23,7 +23,7 @@ impl<'a> Rehearsal<'a> {
     /// When that fails.
     #[track_caller]
     pub fn new(site: &'a Site) -> Self {
-        let server = Ec2Server::local(site);
+        let server = Ec2Server::local(site, &[]);
         let cloud = site.cloud();
         let word = |key: &str| cloud[key].as_str().expect("cloud.json has it").to_owned();
         let Ec2Server { endpoint, region, image, subnet, security_group, instance_type, .. } = &server;
