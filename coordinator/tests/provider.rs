@@ -347,10 +347,9 @@ fn verdicts(bench: &Bench) -> Vec<Verdict> {
 #[test]
 fn the_provider_on_the_local_cloud_and_on_moto() {
     let site = Site::new();
-    let local = Bench::new(
-        Ec2Server::local(&site, &["--settle", "0"]),
-        if std::env::var_os("EC2MPI_SOAK").is_some() { 105 } else { 12 },
-    );
+    // Each is a real machine there.
+    let reservations = if std::env::var_os("EC2MPI_SOAK").is_some() { 105 } else { 12 };
+    let local = Bench::new(Ec2Server::local(&site, &["--settle", "0"]), reservations);
     let (server, _process) = Ec2Server::moto(&site.path("output"));
     let moto = Bench::new(server, 105);
     let columns = [(&local, LOCAL_DIFFERS), (&moto, MOTO_DIFFERS)];
