@@ -41,6 +41,10 @@ check: lint ## The fast subset: lint and all tests that need no machine
 test: lint ## Everything: lint, unit tests, scenarios on the local cloud; in the end a look for what was left behind
 	$(LINTED) tests/scripts/test.sh
 
+.PHONY: soak
+soak: lint ## The long forms of the tests that have one: minutes to hours; the machine should do nothing else
+	EC2MPI_SOAK=1 $(LINTED) tests/scripts/test.sh --profile soak
+
 .PHONY: clean
 clean: ## Remove what was compiled
 	cargo clean

@@ -11,11 +11,11 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::Service;
 use jiff::Timestamp;
-use s3s::service::S3Service;
 use s3s::{Body, HttpResponse};
 use tokio::net::TcpListener;
 
 use super::BucketService;
+use super::reply::{Completed, REQUEST_ID};
 use crate::faults::{Faults, S3Effect, S3Failure};
 use crate::http_server::{self, Answers};
 
@@ -36,7 +36,7 @@ pub async fn serve(
 /// The protocol behind the faults.
 #[derive(Clone)]
 struct Edge {
-    protocol: S3Service,
+    protocol: Completed,
     faults: Option<Arc<Faults>>,
 }
 
@@ -96,15 +96,18 @@ async fn refuse(request: Request<Incoming>, code: &str) -> HttpResponse {
         "AccessDenied" => (StatusCode::FORBIDDEN, "Access Denied"),
         _ => (StatusCode::INTERNAL_SERVER_ERROR, "We encountered an internal error. Please try again."),
     };
+    let id = uuid::Uuid::new_v4().to_string();
     let text = format!(
-        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{}</Code><Message>{message}</Message><RequestId>{}\
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{}</Code><Message>{message}</Message><RequestId>{id}\
          </RequestId></Error>",
         quick_xml::escape::escape(code),
-        uuid::Uuid::new_v4()
     );
     let body = if is_head { Bytes::new() } else { Bytes::from(text) };
     let mut response = HttpResponse::new(Body::from(body));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/xml"));
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
     response
 }
