@@ -19,6 +19,7 @@ pub(crate) mod handle;
 pub mod journal;
 pub(crate) mod limits;
 pub mod mount;
+pub(crate) mod name;
 pub(crate) mod ops;
 pub(crate) mod replay;
 pub mod store;
@@ -45,6 +46,15 @@ use self::store::ObjectStore;
 use self::tree::{Ino, Tree};
 use self::writeback::Queue;
 
+/// What closing a file that was written to waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Close {
+    /// The local disk: the journal brings the file to S3 whatever happens to this process.
+    Local,
+    /// S3.
+    S3,
+}
+
 /// How a volume is to be mounted, all of it decided.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -58,10 +68,18 @@ pub struct Options {
     pub control: PathBuf,
     /// Owner of the root and of objects without metadata.
     pub owner: Owner,
+    /// Permissions of the root.
+    pub root_mode: u32,
     /// Name of this node in conflict copies.
     pub node_name: String,
     /// How long S3's word on names and attributes is trusted; zero asks every time.
     pub attr_ttl: Duration,
+    /// What closing a file waits for.
+    pub close: Close,
+    /// Programs cannot change anything.
+    pub read_only: bool,
+    /// Programs cannot be run from it.
+    pub no_exec: bool,
     /// Bounds.
     pub bounds: limits::Bounds,
 }
@@ -75,11 +93,24 @@ impl Options {
             dir,
             cache_dir,
             owner: Owner { uid: nix::unistd::geteuid().as_raw(), gid: nix::unistd::getegid().as_raw() },
+            root_mode: 0o775,
             node_name: "node".to_owned(),
             attr_ttl: Duration::from_secs(1),
+            close: Close::Local,
+            read_only: false,
+            no_exec: false,
             bounds: limits::Bounds::default(),
         }
     }
+}
+
+/// How reads that reached this process were answered; the kernel's page cache answers the most of them by itself.
+#[derive(Debug, Default)]
+pub(crate) struct Reads {
+    /// From the cache file.
+    pub(crate) hits: AtomicU64,
+    /// After S3 was asked for bytes.
+    pub(crate) misses: AtomicU64,
 }
 
 type Invalidate = Box<dyn Fn(&[Ino]) + Send + Sync>;
@@ -94,6 +125,7 @@ pub(crate) struct Volume {
     pub(crate) queue: Queue,
     pub(crate) handles: Handles,
     pub(crate) limits: Limits,
+    pub(crate) reads: Reads,
     /// Whether S3 is away.
     pub(crate) breaker: Breaker,
     /// What could not be uploaded since the mount.
@@ -114,12 +146,9 @@ impl std::fmt::Debug for Volume {
     }
 }
 
-/// Permissions of the root of a volume: the group may write.
-const ROOT_MODE: u32 = libc::S_IFDIR | 0o775;
-
 impl Volume {
     pub(crate) fn new(store: Arc<dyn ObjectStore>, options: Options, cache: Cache, journal: Journal) -> Self {
-        let root = Attr::new(ROOT_MODE, options.owner.uid, options.owner.gid);
+        let root = Attr::new(libc::S_IFDIR | (options.root_mode & 0o7777), options.owner.uid, options.owner.gid);
         Self {
             store,
             tree: Mutex::new(Tree::new(root, options.attr_ttl)),
@@ -128,6 +157,7 @@ impl Volume {
             queue: Queue::default(),
             handles: Handles::new(options.bounds.handles),
             limits: Limits::new(options.bounds),
+            reads: Reads::default(),
             breaker: Breaker::default(),
             failures: Mutex::default(),
             conflicts: AtomicU64::new(0),

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use super::Volume;
 use super::error::{Result, VolumeError};
+use super::name;
 use super::store::{ObjectInfo, ObjectKey, Page, StoreError};
 use super::tree::adopt::Found;
 use super::tree::{Hint, Ino, Known, Listed, Place, Question, Remembered};
@@ -176,7 +177,8 @@ fn collect(page: &Page, prefix: &str, entries: &mut BTreeMap<String, Listed>) {
 }
 
 /// s3fs leaves files that were deleted while open under a name of its own; they are not shown.
-fn is_name(name: &str) -> bool {
-    let legal = !name.is_empty() && name != "." && name != ".." && name.len() <= 255 && !name.contains(['/', '\0']);
-    legal && !name.starts_with(".fuse_hidden")
+fn is_name(text: &str) -> bool {
+    let legal =
+        !text.is_empty() && text != "." && text != ".." && name::length(text) <= 255 && !text.contains(['/', '\0']);
+    legal && !text.starts_with(".fuse_hidden")
 }

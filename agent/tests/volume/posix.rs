@@ -242,17 +242,27 @@ fn what_s3_cannot_hold_is_refused_cleanly() {
     let mount = lab.mount();
     mount.write("f", b"1");
     assert_eq!(errno(std::fs::hard_link(mount.path("f"), mount.path("g"))), libc::EPERM);
-    let fifo = std::ffi::CString::new(mount.path("fifo").to_str().unwrap()).unwrap();
-    // SAFETY: a valid C string.
-    assert_eq!(unsafe { libc::mkfifo(fifo.as_ptr(), 0o644) }, -1);
-    assert_eq!(std::io::Error::last_os_error().raw_os_error(), Some(libc::EPERM));
-    let bad = std::os::unix::ffi::OsStringExt::from_vec(b"\xff\xfe".to_vec());
-    let bad: std::ffi::OsString = bad;
-    assert_eq!(errno(File::create(mount.root.join(bad))), libc::EILSEQ);
     assert_eq!(errno(File::create(mount.path(&"n".repeat(256)))), libc::ENAMETOOLONG);
     mount.write(&"n".repeat(255), b"");
     let space = nix::sys::statvfs::statvfs(&mount.root).unwrap();
     assert!(space.blocks_available() > 1 << 20 && space.name_max() == 255);
+}
+
+#[test]
+fn closing_waits_for_s3_when_told_so() {
+    let lab = Lab::new();
+    let mut options = lab.options("a");
+    options.close = ec2mpi_agent::volume::Close::S3;
+    let mount = lab.mount_options(options);
+    lab.store.set_latency(Duration::from_millis(100));
+    mount.write("f", b"there when close returns");
+    assert_eq!(lab.body("f"), b"there when close returns");
+    lab.store.set_latency(Duration::ZERO);
+    let refused = ec2mpi_agent::volume::store::StoreError::Refused("f".into(), "EntityTooLarge (injected)".into());
+    lab.store.fail_next_with(ec2mpi_agent::volume::store::memory::Operation::Put, 1, refused);
+    let mut file = File::create(mount.path("g")).unwrap();
+    file.write_all(b"never there").unwrap();
+    assert_eq!(nix::unistd::close(file), Err(nix::Error::EIO));
 }
 
 #[test]

@@ -83,8 +83,7 @@ impl Volume {
             }
             Err(error) => return Err(error),
         };
-        let extra = Extra::from(&headers);
-        let done = Uploaded { path: path.to_owned(), etag, size: change.size, extra };
+        let done = Uploaded { path: path.to_owned(), etag, size: change.size, content_type: headers.content_type };
         Ok(Performed::new(outcome(done.base()), Effect::Uploaded(done)))
     }
 

@@ -50,7 +50,7 @@ impl Volume {
             }
         }
         let lost = path != copy.to;
-        let done = Uploaded { path, etag, size: copy.size, extra: Extra::from(&headers) };
+        let done = Uploaded { path, etag, size: copy.size, content_type: headers.content_type.clone() };
         if lost {
             return Ok(Performed::new(unknown(copy), Effect::Lost(done)));
         }
