@@ -100,7 +100,7 @@ impl Bench {
     fn listed(&self, cluster: &ClusterId, count: usize) -> Result<Vec<Instance>, String> {
         self.until(|| {
             let found = self.describe(cluster)?;
-            Ok(if found.len() == count { Ok(found) } else { Err(format!("{} of {count} are listed", found.len())) })
+            Ok(if found.len() >= count { Ok(found) } else { Err(format!("{} of {count} are listed", found.len())) })
         })
     }
 

@@ -42,6 +42,8 @@ pub struct Intent {
 pub struct Observed {
     /// The provider's last list of the cluster's machines; none: it has not answered yet.
     pub instances: Option<Vec<Instance>>,
+    /// When it was asked for that list, seconds since the epoch.
+    pub listed_at: f64,
     pub agents: BTreeMap<InstanceId, Seen>,
     pub calls: BTreeMap<LaunchId, Call>,
     pub drains: BTreeMap<InstanceId, Drain>,

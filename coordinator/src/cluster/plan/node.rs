@@ -39,8 +39,15 @@ fn has_ended(node: &NodeRecord, instance: &InstanceId, intent: &Intent, observed
     }
     match listed(observed, instance) {
         Some(listed) => listed.state == InstanceState::Terminated,
-        None => (node.joined_at.is_some() && !is_connected(observed, instance)) || was_ended(node, intent, observed),
+        None => {
+            (must_be_listed(node, observed) && !is_connected(observed, instance)) || was_ended(node, intent, observed)
+        }
     }
+}
+
+/// The list is so much younger than the join that the provider cannot be late with it.
+fn must_be_listed(node: &NodeRecord, observed: &Observed) -> bool {
+    node.joined_at.is_some_and(|joined| observed.listed_at >= joined + observed.settle.as_secs_f64())
 }
 
 fn is_connected(observed: &Observed, instance: &InstanceId) -> bool {

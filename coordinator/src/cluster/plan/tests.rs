@@ -88,6 +88,7 @@ pub(in crate::cluster) fn written_down(nodes: u32, min_nodes: u32) -> (Intent, O
     let intent = Intent { cluster, launches: vec![launch], nodes: (0..nodes).map(node).collect() };
     let observed = Observed {
         instances: Some(vec![]),
+        listed_at: NOW,
         agents: BTreeMap::new(),
         calls: BTreeMap::new(),
         drains: BTreeMap::new(),
