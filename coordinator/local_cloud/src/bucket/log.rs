@@ -90,12 +90,17 @@ impl Log {
     /// Makes room for so many bytes more.
     fn allocate(&mut self, size: u64) -> io::Result<()> {
         let offset = i64::try_from(self.length).map_err(io::Error::other)?;
-        match fallocate(&self.file, FallocateFlags::FALLOC_FL_KEEP_SIZE, offset, size.cast_signed()) {
-            // Some file systems cannot: deletions take their chances there.
-            Ok(()) | Err(Errno::EOPNOTSUPP) => self.room = self.length + size,
-            Err(error) => return Err(error.into()),
+        loop {
+            match fallocate(&self.file, FallocateFlags::FALLOC_FL_KEEP_SIZE, offset, size.cast_signed()) {
+                Err(Errno::EINTR) => {}
+                // Some file systems cannot: deletions take their chances there.
+                Ok(()) | Err(Errno::EOPNOTSUPP) => {
+                    self.room = self.length + size;
+                    return Ok(());
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
-        Ok(())
     }
 
     /// Appends records: all of them or, with an error, none.
@@ -214,6 +219,20 @@ mod tests {
         bytes[10] ^= 1;
         fs::write(&path, &bytes).unwrap();
         assert_eq!(load(&path).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn a_killed_rewrite_leaves_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        written(&path, &["one", "two"]);
+        fs::write(path.with_extension(NEW), "half a rec").unwrap();
+        assert_eq!(load(&path).unwrap(), ["one", "two"]);
+        assert!(!path.with_extension(NEW).exists());
+        assert_eq!(
+            fs::metadata(&path).unwrap().len(),
+            written(&directory.path().join("same"), &["one", "two"]).len() as u64
+        );
     }
 
     #[test]
