@@ -8,6 +8,8 @@ PATH="${CARGO_TARGET_DIR:-$PWD/target}/release:$PATH"
 # State, control socket and cloud of this demo alone, so that it disturbs no other coordinator on this machine.
 demo=$(mktemp -d "${TMPDIR:-/tmp}/ec2mpi-demo.XXXXXX")
 export EC2MPI_STATE_DIR=$demo/coordinator EC2MPI_SOCKET=$demo/control.sock EC2MPI_CLOUD_DIR=$demo/cloud
+# Whatever the user's configuration says: nothing here costs money.
+export EC2MPI_CLOUD=local XDG_CONFIG_HOME=$demo/config
 
 finish() {
     status=$?

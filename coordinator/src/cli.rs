@@ -32,7 +32,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use self::connect::Coordinator;
-use crate::config::{GlobalArgs, ServeArgs, Settings};
+use crate::config::{Environment, GlobalArgs, ServeArgs, Settings};
 
 /// Everything went as asked.
 const OK: u8 = 0;
@@ -116,7 +116,7 @@ pub fn run() -> ExitCode {
 }
 
 fn perform(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let settings = Settings::resolve(&arguments.global)?;
+    let settings = Settings::resolve(&arguments.global, &Environment::of_this_process())?;
     match arguments.verb {
         // Before any thread is started: the keeper of a machine forks.
         Verb::Cloud(cloud) => {

@@ -35,6 +35,9 @@ pub struct ClusterSpec {
     pub timeout: Duration,
     pub instance_type: String,
     pub slots_per_node: u32,
+    /// How long its machines live; they end themselves. None: the cloud's default, for ever where there is none.
+    #[serde(default)]
+    pub ttl: Option<Duration>,
 }
 
 /// Where a cluster stands.
@@ -100,6 +103,8 @@ pub struct ClusterView {
     pub cidr: String,
     /// Seconds since the epoch.
     pub created_at: f64,
+    /// When its machines end themselves, seconds since the epoch.
+    pub expires_at: Option<u64>,
     pub cloud: String,
     /// Seconds by phase: launch, boot, join, mount, total.
     pub timings: BTreeMap<String, f64>,
@@ -184,11 +189,12 @@ impl Clusters {
         let spec = self.complete(spec).await?;
         let id = ClusterId::random();
         let ssh = SshAuthority::generate(&format!("ec2mpi cluster {}", spec.name))?;
-        let launch = launch::request(&spec, &id, &self.inner.place, &self.inner.coordinates)?;
+        let created_at = now();
+        let launch = launch::request(&spec, &id, &self.inner.place, &self.inner.coordinates, created_at)?;
         self.inner.state.insert_cluster(&NewCluster {
             id: &id,
             spec: &spec,
-            created_at: now(),
+            created_at,
             ssh_authority: &ssh.to_openssh()?,
             launch: &launch,
         })?;
@@ -202,6 +208,7 @@ impl Clusters {
         if spec.instance_type.is_empty() {
             spec.instance_type.clone_from(&self.inner.place.default_instance_type);
         }
+        spec.ttl = spec.ttl.or(self.inner.place.default_ttl);
         let facts = self.inner.provider.instance_type(&spec.instance_type).await?;
         if !self.inner.coordinates.agents.contains_key(&facts.architecture) {
             return Err(Error::Invalid(format!(

@@ -1,31 +1,43 @@
-//! Settings, parsed once from flags and environment into types that cannot be wrong.
+//! Settings: from flags, environment and configuration file, in this order, once, into types that cannot be wrong.
+
+mod aws;
+mod file;
+mod places;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use self::aws::{Aws, AwsOptions};
+use self::file::File;
+pub use self::places::Environment;
 use crate::error::Error;
 
 /// How long a coordinator without clusters stays up, unless told otherwise.
 pub const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
 /// Flags that every verb takes.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args)]
 pub struct GlobalArgs {
-    /// Directory of the coordinator's records.
-    #[arg(long, global = true, env = "EC2MPI_STATE_DIR", default_value = "/var/lib/ec2mpi/coordinator")]
-    pub state_dir: PathBuf,
-    /// Unix socket of the coordinator's control API.
-    #[arg(long, global = true, env = "EC2MPI_SOCKET", default_value = "/run/ec2mpi/control.sock")]
-    pub socket: PathBuf,
-    /// Directory of the local cloud.
-    #[arg(long, global = true, env = "EC2MPI_CLOUD_DIR", default_value = "/var/lib/ec2mpi/cloud")]
-    pub cloud_dir: PathBuf,
-    /// Where machines come from.
-    #[arg(long = "cloud", global = true, env = "EC2MPI_CLOUD", value_enum, default_value_t = CloudKind::Local)]
-    pub cloud_kind: CloudKind,
+    /// Configuration file [default: ~/.config/ec2mpi/config.toml, if there is one].
+    #[arg(long, global = true, env = "EC2MPI_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Directory of the coordinator's records [default: /var/lib/ec2mpi/coordinator].
+    #[arg(long, global = true, env = "EC2MPI_STATE_DIR", value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Unix socket of the coordinator's control API [default: /run/ec2mpi/control.sock].
+    #[arg(long, global = true, env = "EC2MPI_SOCKET", value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// Directory of the local cloud [default: /var/lib/ec2mpi/cloud].
+    #[arg(long, global = true, env = "EC2MPI_CLOUD_DIR", value_name = "DIR")]
+    pub cloud_dir: Option<PathBuf>,
+    /// Where machines come from [default: local].
+    #[arg(long = "cloud", global = true, env = "EC2MPI_CLOUD", value_enum)]
+    pub cloud_kind: Option<CloudKind>,
     /// The agent executable handed to nodes [default: ec2mpi-agent beside this executable].
     #[arg(long, global = true, env = "EC2MPI_AGENT", hide = true)]
     pub agent: Option<PathBuf>,
+    #[command(flatten)]
+    pub aws: AwsOptions,
 }
 
 /// Flags of `ec2mpi serve`.
@@ -37,7 +49,8 @@ pub struct ServeArgs {
 }
 
 /// Where machines come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum CloudKind {
     /// The stand-in on this machine.
     Local,
@@ -66,20 +79,39 @@ pub struct Settings {
     pub cloud_dir: PathBuf,
     pub agent_binary: PathBuf,
     pub cloud: CloudKind,
+    /// What was said of AWS, complete or not; empty for the local cloud.
+    pub aws: AwsOptions,
 }
 
 impl Settings {
-    /// Fails on a path that cannot be made absolute or a socket path that the kernel would cut.
-    pub fn resolve(args: &GlobalArgs) -> Result<Self, Error> {
-        let socket = absolute(&args.socket)?;
+    /// Fails on a configuration file that is not right, a path that cannot be made absolute, or a socket path that the
+    /// kernel would cut.
+    pub fn resolve(args: &GlobalArgs, environment: &Environment) -> Result<Self, Error> {
+        let file = File::load(args.config.as_deref(), environment)?;
+        let cloud = args.cloud_kind.or(file.cloud).unwrap_or(CloudKind::Local);
+        let socket = absolute(&args.socket.clone().unwrap_or_else(|| environment.socket(cloud)))?;
         check_socket_path(&socket)?;
+        let aws = match cloud {
+            CloudKind::Local => AwsOptions::default(),
+            CloudKind::Aws => args.aws.clone().or(file.aws),
+        };
+        aws.check()?;
         Ok(Self {
-            state_dir: absolute(&args.state_dir)?,
+            state_dir: absolute(&args.state_dir.clone().unwrap_or_else(|| environment.state_dir(cloud)))?,
             socket,
-            cloud_dir: absolute(&args.cloud_dir)?,
+            cloud_dir: absolute(args.cloud_dir.as_deref().unwrap_or(Path::new(places::CLOUD_DIR)))?,
             agent_binary: absolute(&args.agent.clone().unwrap_or(agent_beside_this_executable()?))?,
-            cloud: args.cloud_kind,
+            cloud,
+            aws,
         })
+    }
+
+    /// What a coordinator must be told about its cloud; says at once all that is missing.
+    pub fn check_complete(&self) -> Result<(), Error> {
+        match self.cloud {
+            CloudKind::Local => Ok(()),
+            CloudKind::Aws => self.aws.complete().map(drop),
+        }
     }
 }
 
@@ -130,26 +162,29 @@ mod tests {
 
     fn args(socket: &str) -> GlobalArgs {
         GlobalArgs {
-            state_dir: "/s".into(),
-            socket: socket.into(),
-            cloud_dir: "cloud".into(),
-            cloud_kind: CloudKind::Local,
-            agent: None,
+            state_dir: Some("/s".into()),
+            socket: Some(socket.into()),
+            cloud_dir: Some("cloud".into()),
+            ..GlobalArgs::default()
         }
+    }
+
+    fn resolve(args: &GlobalArgs) -> Result<Settings, Error> {
+        Settings::resolve(args, &Environment::default())
     }
 
     #[test]
     fn paths_become_absolute_and_the_agent_is_found_beside_the_executable() {
-        let settings = Settings::resolve(&args("/run/x.sock")).unwrap();
+        let settings = resolve(&args("/run/x.sock")).unwrap();
         assert!(settings.cloud_dir.is_absolute());
         assert!(settings.agent_binary.ends_with("ec2mpi-agent"));
         let chosen = GlobalArgs { agent: Some("/opt/agent".into()), ..args("/run/x.sock") };
-        assert_eq!(Settings::resolve(&chosen).unwrap().agent_binary, Path::new("/opt/agent"));
+        assert_eq!(resolve(&chosen).unwrap().agent_binary, Path::new("/opt/agent"));
     }
 
     #[test]
     fn a_socket_path_that_the_kernel_would_cut_is_refused() {
-        let error = Settings::resolve(&args(&format!("/{}", "x".repeat(107)))).unwrap_err();
+        let error = resolve(&args(&format!("/{}", "x".repeat(107)))).unwrap_err();
         assert!(error.to_string().contains("--socket"), "{error}");
     }
 
@@ -161,5 +196,21 @@ mod tests {
         for bad in ["", "m", "-1", "1d", "1.5h", "99999999999999999999", "9000h"] {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_flag_counts_more_than_the_file() {
+        let home = tempfile::tempdir().unwrap();
+        let environment = Environment { config_home: Some(home.path().into()), ..Environment::default() };
+        std::fs::create_dir(home.path().join("ec2mpi")).unwrap();
+        let text = "cloud = \"aws\"\n[aws]\nregion = \"eu-west-1\"\nbucket = \"b-1\"\n";
+        std::fs::write(home.path().join("ec2mpi/config.toml"), text).unwrap();
+        let aws = AwsOptions { region: Some("us-east-1".into()), ..AwsOptions::default() };
+        let settings = Settings::resolve(&GlobalArgs { aws, ..args("/run/x.sock") }, &environment).unwrap();
+        assert_eq!(settings.cloud, CloudKind::Aws);
+        assert_eq!((settings.aws.region.as_deref(), settings.aws.bucket.as_deref()), (Some("us-east-1"), Some("b-1")));
+        let local = GlobalArgs { cloud_kind: Some(CloudKind::Local), ..args("/run/x.sock") };
+        let settings = Settings::resolve(&local, &environment).unwrap();
+        assert_eq!((settings.cloud, settings.aws), (CloudKind::Local, AwsOptions::default()));
     }
 }

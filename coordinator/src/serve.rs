@@ -9,6 +9,7 @@ mod lock;
 mod open_files;
 
 use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -109,20 +110,24 @@ impl Coordinator {
     async fn start(settings: &Settings, shutdown: &CancellationToken) -> anyhow::Result<Self> {
         let agent_file = AgentFile::load(&settings.agent_binary)?;
         let state = State::open(&settings.state_dir.join("state.sqlite"))?;
-        let cloud = cloud::open(settings).await?;
+        let cloud = cloud::open(settings, &state).await?;
         let authority = authority(&state)?;
-        let agents = listen::agents(&state, cloud.gateway).await?;
-        let files = listen::agent_files(&state, cloud.gateway).await?;
+        let agents = listen::agents(&state, cloud.listen.address, cloud.listen.agents_port).await?;
+        let files = listen::agent_files(&state, cloud.listen.address, cloud.listen.files_port).await?;
         let (control, socket) = listen::control(&settings.socket).await?;
-        let coordinates = coordinates(&agents, &files, &authority, &agent_file)?;
-        let tls = authority.issue_server(SERVER_NAME, &[cloud.gateway], server_validity())?;
+        let coordinates = coordinates(&agents, &files, cloud.advertise, &authority, &agent_file)?;
+        let tls = authority.issue_server(SERVER_NAME, &[cloud.advertise], server_validity())?;
         let parts = Parts::assemble(settings, state, &cloud, authority, coordinates)?;
         let mut servers = JoinSet::new();
         servers.spawn(agent_file.serve(files, shutdown.clone()));
         servers.spawn(serve_agents(parts.agents, agents, &tls, shutdown.clone())?);
         // Before callers are served: one that follows a job must find it.
         parts.jobs.resume()?;
-        let info = ServiceInfo { state_directory: settings.state_dir.clone(), cloud: settings.cloud.name().to_owned() };
+        let info = ServiceInfo {
+            state_directory: settings.state_dir.clone(),
+            cloud: settings.cloud.name().to_owned(),
+            cloud_settings: settings.aws.given(),
+        };
         let api =
             ControlApi::new(parts.clusters.clone(), parts.registry, parts.state, parts.jobs, info, shutdown.clone());
         servers.spawn(serve_control(api, control, shutdown.clone()));
@@ -201,15 +206,16 @@ fn server_validity() -> Validity {
 fn coordinates(
     agents: &TcpListener,
     files: &TcpListener,
+    advertise: IpAddr,
     authority: &Authority,
     agent: &AgentFile,
 ) -> anyhow::Result<Coordinates> {
-    let binary = AgentBinary {
-        url: format!("http://{}{}", files.local_addr()?, agent.path()),
-        sha256: agent.sha256().to_owned(),
-    };
+    let reached =
+        |listener: &TcpListener| Ok::<_, std::io::Error>(SocketAddr::new(advertise, listener.local_addr()?.port()));
+    let binary =
+        AgentBinary { url: format!("http://{}{}", reached(files)?, agent.path()), sha256: agent.sha256().to_owned() };
     Ok(Coordinates {
-        url: format!("https://{}", agents.local_addr()?),
+        url: format!("https://{}", reached(agents)?),
         server_name: SERVER_NAME.to_owned(),
         ca_pem: authority.certificate_pem().to_owned(),
         // The executable beside this one is of this machine's kind.

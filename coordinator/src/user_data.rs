@@ -1,5 +1,6 @@
-//! The script that a machine runs at its first boot: stores the agent's settings, fetches the agent, checks it, starts
-//! it. Holds no secret. Pure; golden-tested.
+//! The script that a machine runs at its first boot: makes sure that this is the machine it was made for, arms the
+//! machine's end, stores the agent's settings, fetches the agent, checks it, starts it. Holds no secret. Pure;
+//! golden-tested.
 
 use std::collections::BTreeMap;
 
@@ -12,6 +13,13 @@ use crate::error::Error;
 pub const LIMIT: usize = 16 * 1024;
 
 const SCRIPT: &str = include_str!("user_data/script.sh");
+
+/// What arms the end of a machine that has one.
+const ARM: &str = include_str!("user_data/arm.sh");
+
+/// What waits for that end.
+const DEADLINE: &str = include_str!("../../ami/ec2mpi-deadline.sh");
+const DEADLINE_UNIT: &str = include_str!("../../ami/ec2mpi-deadline.service");
 
 /// What systemd runs, where a machine has it; an image that brings the agent along uses the same file.
 const UNIT: &str = include_str!("../../ami/ec2mpi-agent.service");
@@ -30,6 +38,8 @@ pub struct UserData {
     pub ca_pem: String,
     /// The agent's executable by `uname -m`.
     pub agents: BTreeMap<String, AgentBinary>,
+    /// When the machine ends itself, seconds since the epoch.
+    pub deadline: Option<u64>,
 }
 
 /// Where an executable of the agent is, and what it must be.
@@ -55,12 +65,23 @@ struct AgentSettings<'a> {
 /// The script. Refuses what could break out of its quotes, and a result over [`LIMIT`].
 pub fn render(data: &UserData) -> Result<String, Error> {
     check(data)?;
-    let script = SCRIPT.replace("@UNIT@\n", UNIT);
-    let script = script.replace("@SETTINGS@\n", &settings(data)?).replace("@AGENTS@\n", &agents(&data.agents));
+    let script = SCRIPT
+        .replace("@ARM@\n", &arm(data.deadline))
+        .replace("@UNIT@\n", UNIT)
+        .replace("@LAUNCH@", data.launch.as_str())
+        .replace("@SETTINGS@\n", &settings(data)?)
+        .replace("@AGENTS@\n", &agents(&data.agents));
     if script.len() > LIMIT {
         return Err(Error::Internal(format!("user-data has {} bytes, EC2 takes {LIMIT}", script.len())));
     }
     Ok(script)
+}
+
+fn arm(deadline: Option<u64>) -> String {
+    let Some(deadline) = deadline else { return String::new() };
+    ARM.replace("@DEADLINE@", &deadline.to_string())
+        .replace("@DEADLINE_SCRIPT@\n", DEADLINE)
+        .replace("@DEADLINE_UNIT@\n", DEADLINE_UNIT)
 }
 
 fn settings(data: &UserData) -> Result<String, Error> {

@@ -31,8 +31,9 @@ for tool in pjdfstest@0.2.2 fsx@0.3.2; do
     touch "$stamp"
 done
 
-# boto3 looks at the cloud as a stranger does (crt: the checksum CRC64NVME); grpcio runs the Python client of the scenarios.
-wanted='boto3==1.44.5 botocore[crt]==1.44.5 grpcio==1.85.1 grpcio-tools==1.85.1'
+# boto3 looks at the cloud as a stranger does (crt: the checksum CRC64NVME); grpcio runs the Python client of the
+# scenarios; moto is a second server of the EC2 API.
+wanted='boto3==1.44.5 botocore[crt]==1.44.5 grpcio==1.85.1 grpcio-tools==1.85.1 moto[server,ec2]==5.2.5'
 # Another stranger, which wants another botocore.
 wanted_cli='awscli==1.46.3'
 
@@ -50,3 +51,5 @@ install() { # VENV PACKAGE...
 # shellcheck disable=SC2086 # one word a package
 install "$TARGET/venv" $wanted
 install "$TARGET/awscli" "$wanted_cli"
+
+tests/scripts/cloud_init.sh

@@ -10,15 +10,18 @@
 //! only processes of a site are ever killed, found by their executable and the site's directory.
 
 pub mod coordinator;
+pub mod ec2_server;
 pub mod host;
 pub mod join;
 pub mod lab;
 pub mod limits;
 pub mod machine;
 pub mod memory;
+pub mod nowhere;
 pub mod outcome;
 pub mod physics;
 pub mod place;
+pub mod rehearsal;
 pub mod secret;
 pub mod site;
 pub mod soak;

@@ -69,6 +69,8 @@ impl Site {
         }
         command
             .args(arguments)
+            // Not the configuration of the user who runs the tests.
+            .env("XDG_CONFIG_HOME", self.path("config"))
             .env("EC2MPI_STATE_DIR", self.path("coordinator"))
             .env("EC2MPI_SOCKET", self.socket())
             .env("EC2MPI_CLOUD_DIR", self.path("cloud"))

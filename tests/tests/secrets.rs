@@ -130,9 +130,11 @@ fn check_the_clouds_view(site: &Site, status: &Value, everything: &[Secret]) {
         let text = machine.read("var/lib/cloud/instance/user-data.txt");
         assert!(secret::contains(&text, id.as_bytes()) && text.len() <= 16 << 10, "{} bytes", text.len());
         assert!(!secret::has_header(&text));
+        // The names of IMDS's header and path are no secrets.
+        let words = String::from_utf8(text).unwrap().to_lowercase().replace("x-aws-ec2-metadata-token", "");
+        let words = words.replace("api/token", "");
         for word in ["token", "password", "secret", "aws_access"] {
-            // The coordinator's own words; IMDS's header is named in no script.
-            assert!(!secret::contains(&text.to_ascii_lowercase(), word.as_bytes()), "user-data speaks of {word}");
+            assert!(!words.contains(word), "user-data speaks of {word}");
         }
         user_data += 1;
     }

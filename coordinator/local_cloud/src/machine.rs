@@ -39,6 +39,9 @@ pub(crate) struct MachineSpec {
     pub(crate) imds_endpoint: String,
     /// Paths of this machine that do not exist in the instance.
     pub(crate) masks: Vec<PathBuf>,
+    /// What the instance has beside this machine's files; cloud-init is among it, and boots the instance.
+    #[serde(default)]
+    pub(crate) cloud_init: Option<PathBuf>,
     /// Runs no user-data: a fault was asked for.
     #[serde(default)]
     pub(crate) is_deaf: bool,

@@ -102,7 +102,8 @@ async fn serve(layout: &Layout, options: &Options) -> anyhow::Result<()> {
     buckets.create_bucket_if_absent(catalog::BUCKET)?;
     let info = info(layout, &settings, &names, cidr, signer.certificate_pem()?, &listeners)?;
     let imds_endpoint = format!("http://{}", listeners.imds.local_addr()?);
-    let supervisor = Supervisor::new(fleet.clone(), names, imds_endpoint, settings.masks.clone());
+    let supervisor =
+        Supervisor::new(fleet.clone(), names, imds_endpoint, settings.masks.clone(), settings.cloud_init.clone());
     let imds = Arc::new(Imds::new(fleet.clone(), keys.clone(), signer, &settings.token_key));
     let machines = Box::new(Running(supervisor.clone()));
     let api = Arc::new(Api { fleet: fleet.clone(), machines, keys, slots: settings.slots });

@@ -69,6 +69,9 @@ pub(crate) struct Settings {
     pub(crate) settle_ms: u32,
     /// Directories of this machine that no instance may see.
     pub(crate) masks: Vec<PathBuf>,
+    /// What machines have beside this machine's files, when cloud-init boots them.
+    #[serde(default)]
+    pub(crate) cloud_init: Option<PathBuf>,
 }
 
 impl std::fmt::Debug for Settings {
@@ -94,6 +97,9 @@ pub struct Options {
     /// For how long the credentials of a role are valid, in seconds (6 hours unless told otherwise).
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(2..=43_200))]
     pub role_ttl: Option<u32>,
+    /// A directory with cloud-init as its package has it: it is added to every instance, whose user-data it then runs.
+    #[arg(long, value_name = "DIR")]
+    pub cloud_init: Option<PathBuf>,
     /// For how long after its launch an instance is not listed yet, in milliseconds (100 unless told otherwise).
     #[arg(long = "settle", value_name = "MS", value_parser = clap::value_parser!(u32).range(0..=60_000))]
     pub settle_ms: Option<u32>,
@@ -108,6 +114,9 @@ impl Options {
         }
         for mask in &self.masks {
             args.extend(["--mask".into(), mask.clone().into_os_string()]);
+        }
+        if let Some(directory) = &self.cloud_init {
+            args.extend(["--cloud-init".into(), directory.clone().into_os_string()]);
         }
         args
     }
@@ -142,12 +151,16 @@ impl Settings {
             role_ttl: DEFAULT_ROLE_TTL,
             settle_ms: DEFAULT_SETTLE_MS,
             masks: Vec::new(),
+            cloud_init: None,
         }
     }
 
     fn apply(&mut self, options: &Options) -> io::Result<()> {
         self.slots = options.slots.unwrap_or(self.slots);
         self.role_ttl = options.role_ttl.unwrap_or(self.role_ttl);
+        if let Some(directory) = &options.cloud_init {
+            self.cloud_init = Some(absolute(directory)?);
+        }
         self.settle_ms = options.settle_ms.unwrap_or(self.settle_ms);
         if !options.masks.is_empty() {
             self.masks = options.masks.iter().map(|mask| absolute(mask)).collect::<io::Result<_>>()?;
@@ -187,10 +200,17 @@ mod tests {
     fn later_starts_keep_what_the_first_decided() {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::create(dir.path()).unwrap();
-        let options = Options { slots: Some(5), masks: vec!["/srv".into()], role_ttl: Some(60), settle_ms: Some(7) };
+        let options = Options {
+            slots: Some(5),
+            masks: vec!["/srv".into()],
+            role_ttl: Some(60),
+            settle_ms: Some(7),
+            cloud_init: Some("/opt/x".into()),
+        };
         let first = Settings::load_or_create(&layout, &options).unwrap();
         let second = Settings::load_or_create(&layout, &Options::default()).unwrap();
         assert_eq!((second.slots, second.role_ttl, second.settle_ms, &second.masks), (5, 60, 7, &first.masks));
+        assert_eq!(second.cloud_init, Some("/opt/x".into()));
         assert_eq!(second.secret_key, first.secret_key);
         assert!(!format!("{second:?}").contains(&second.secret_key));
     }

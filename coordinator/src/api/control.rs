@@ -31,6 +31,8 @@ pub struct ServiceInfo {
     pub state_directory: PathBuf,
     /// "local" or "aws".
     pub cloud: String,
+    /// What it was told of that cloud, by flag.
+    pub cloud_settings: Vec<(&'static str, String)>,
 }
 
 /// Serves the control API.
@@ -84,6 +86,12 @@ impl ControlService for ControlApi {
             pid: std::process::id(),
             state_directory: self.info.state_directory.display().to_string(),
             cloud: self.info.cloud.clone(),
+            cloud_settings: self
+                .info
+                .cloud_settings
+                .iter()
+                .map(|(name, told)| ((*name).to_owned(), told.clone()))
+                .collect(),
             build_id: build_id().map_err(|error| Status::internal(error.to_string()))?,
         }))
     }

@@ -53,6 +53,7 @@ impl Coordinator {
             Found::Nobody => return daemon::start(&self.settings).await,
         };
         let info = info(&mut client).await?;
+        same_cloud(&self.settings, &info)?;
         if daemon::is_this_build(&info) {
             return Ok(client);
         }
@@ -83,6 +84,23 @@ impl Coordinator {
             }
         }
     }
+}
+
+/// Refuses a coordinator that was told other things of the cloud: what is asked for here would be done elsewhere.
+fn same_cloud(settings: &Settings, info: &GetInfoResponse) -> anyhow::Result<()> {
+    let mine = std::iter::once(("cloud", settings.cloud.name().to_owned())).chain(settings.aws.given());
+    for (name, told) in mine {
+        let theirs = if name == "cloud" { Some(&info.cloud) } else { info.cloud_settings.get(name) };
+        if theirs != Some(&told) {
+            let theirs = theirs.map_or_else(|| format!("without --{name}"), |theirs| format!("with --{name} {theirs}"));
+            bail!(
+                "the coordinator (pid {}) was started {theirs}, this says --{name} {told}: end it with `ec2mpi stop`, \
+                 the next command starts one with the new settings; or leave --{name} as it was",
+                info.pid
+            );
+        }
+    }
+    Ok(())
 }
 
 /// A client of whoever answers at this socket.

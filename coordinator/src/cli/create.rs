@@ -17,7 +17,7 @@ use super::{FAILURE, OK, interrupt, json, output};
 #[command(after_help = "\
 Examples:
   ec2mpi create demo --nodes 4
-  ec2mpi create big --nodes 100 --min-nodes 90% --type c7i.2xlarge --timeout 20m")]
+  ec2mpi create big --nodes 100 --min-nodes 90% --type c7i.2xlarge --timeout 20m --ttl 8h")]
 pub(super) struct Args {
     /// Name of the new cluster: a-z, 0-9 and -, at most 31 characters, beginning with a letter.
     #[arg(value_parser = parse::cluster)]
@@ -31,6 +31,10 @@ pub(super) struct Args {
     /// Give up nodes that are not ready after this time (90, 90s, 10m, 2h).
     #[arg(long, value_name = "TIME", value_parser = parse::wait, default_value = "10m")]
     timeout: Duration,
+    /// How long its machines live, 1s to 720h: then they upload what is dirty, power off and are gone
+    /// [default: 12h with --cloud aws, for ever on the local cloud].
+    #[arg(long, value_name = "TIME", value_parser = parse::ttl)]
+    ttl: Option<Duration>,
     /// Return as soon as the intent is recorded.
     #[arg(long)]
     no_wait: bool,
@@ -57,6 +61,7 @@ pub(super) async fn run(coordinator: &Coordinator, args: Args) -> anyhow::Result
         timeout_seconds: parse::seconds(args.timeout),
         instance_type: args.instance_type.unwrap_or_default(),
         slots_per_node: args.slots.unwrap_or(0),
+        ttl_seconds: args.ttl.map_or(0, parse::seconds),
     };
     let (client, cluster) = create(coordinator, request).await?;
     if args.no_wait {

@@ -30,6 +30,7 @@ const TAIL_LINES: usize = 15;
 /// Starts a coordinator in a session of its own, says so, and waits until it answers.
 pub(super) async fn start(settings: &Settings) -> anyhow::Result<Client> {
     needs_root(settings)?;
+    settings.check_complete()?;
     let log = settings.state_dir.join("coordinator.log");
     let mut child = spawn(settings, &log)?;
     eprintln!("starting the coordinator: pid {}, log {}", child.id(), log.display());
@@ -134,6 +135,7 @@ fn arguments(settings: &Settings) -> Vec<std::ffi::OsString> {
     words.extend(flag("--cloud-dir", &settings.cloud_dir));
     words.extend(flag("--agent", &settings.agent_binary));
     words.extend(["--cloud".into(), settings.cloud.name().into()]);
+    words.extend(settings.aws.given().into_iter().map(|(name, value)| format!("--{name}={value}").into()));
     words
 }
 

@@ -15,6 +15,7 @@ pub(super) fn cluster(cluster: &v1::Cluster) -> Value {
         "nodes": cluster.nodes.iter().map(node).collect::<Vec<_>>(),
         "volume": cluster.volume,
         "created_at": cluster.created_at,
+        "expires_at": (cluster.expires_at > 0.0).then_some(cluster.expires_at),
         "cloud": cluster.cloud,
         "instance_type": cluster.instance_type,
         "timings": cluster.timings.iter().collect::<std::collections::BTreeMap<_, _>>(),

@@ -79,6 +79,13 @@ pub(super) fn wait(text: &str) -> Result<Duration, String> {
     if (least..=most).contains(&time) { Ok(time) } else { Err(format!("{text:?} has to be from 1s to 24h")) }
 }
 
+/// How long a cluster lives.
+pub(super) fn ttl(text: &str) -> Result<Duration, String> {
+    let time = crate::config::parse_duration(text)?;
+    let (least, most) = (Duration::from_secs(1), Duration::from_secs(30 * 24 * 3600));
+    if (least..=most).contains(&time) { Ok(time) } else { Err(format!("{text:?} has to be from 1s to 720h")) }
+}
+
 /// One side of a copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Place {
@@ -135,6 +142,14 @@ mod tests {
         assert_eq!(wait("10m").unwrap(), Duration::from_secs(600));
         for bad in ["0", "25h", "x"] {
             assert!(wait(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn no_cluster_lives_for_ever_by_mistake() {
+        assert_eq!(ttl("8h").unwrap(), Duration::from_secs(8 * 3600));
+        for bad in ["0", "721h", "8d"] {
+            assert!(ttl(bad).is_err(), "{bad}");
         }
     }
 

@@ -32,6 +32,9 @@ fn page(cluster: &v1::Cluster) -> String {
         format!("type     {}, {} cloud", cluster.instance_type, cluster.cloud),
         format!("created  {}", table::moment(cluster.created_at)),
     ];
+    if cluster.expires_at > 0.0 {
+        lines.push(format!("ends     {}", table::moment(cluster.expires_at)));
+    }
     if !cluster.message.is_empty() {
         lines.push(format!("message  {}", cluster.message));
     }

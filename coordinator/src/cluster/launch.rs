@@ -18,6 +18,8 @@ pub struct Place {
     pub region: String,
     pub image: String,
     pub default_instance_type: String,
+    /// How long clusters live unless told otherwise; where there is one, none lives for ever.
+    pub default_ttl: Option<Duration>,
     pub subnet: Option<String>,
     pub security_groups: Vec<String>,
     pub instance_profile: Option<String>,
@@ -26,6 +28,8 @@ pub struct Place {
     /// Physical cores are the nodes' alone.
     pub dedicated_cores: bool,
     pub bucket: String,
+    /// Where in the bucket volumes lie: empty, or ending in a slash.
+    pub prefix: String,
     /// S3 as nodes reach it; empty: AWS's own for the region.
     pub node_s3_endpoint: String,
     pub pace: Pace,
@@ -77,13 +81,19 @@ pub struct Coordinates {
 
 /// The prefix of a cluster's volume in the bucket. It goes by the name, so that a cluster made again under the name
 /// of a destroyed one finds the files that were kept.
-pub fn volume_prefix(name: &ClusterName) -> String {
-    format!("{name}/")
+pub fn volume_prefix(place: &Place, name: &ClusterName) -> String {
+    format!("{}{name}/", place.prefix)
 }
 
 /// `s3://bucket/prefix/` of a cluster's volume.
 pub fn volume_url(place: &Place, name: &ClusterName) -> String {
-    format!("s3://{}/{}", place.bucket, volume_prefix(name))
+    format!("s3://{}/{}", place.bucket, volume_prefix(place, name))
+}
+
+/// When the machines of a cluster end themselves, seconds since the epoch.
+pub fn expires_at(spec: &ClusterSpec, created_at: f64) -> Option<u64> {
+    let expires = Duration::try_from_secs_f64(created_at).ok()?.checked_add(spec.ttl?)?;
+    Some(expires.as_secs())
 }
 
 /// A launch attempt of its own for all nodes of a cluster.
@@ -92,6 +102,7 @@ pub fn request(
     cluster: &ClusterId,
     place: &Place,
     coordinates: &Coordinates,
+    created_at: f64,
 ) -> Result<LaunchRequest, Error> {
     let launch = LaunchId::random();
     let user_data = user_data::render(&UserData {
@@ -102,6 +113,7 @@ pub fn request(
         launch: launch.clone(),
         ca_pem: coordinates.ca_pem.clone(),
         agents: coordinates.agents.clone(),
+        deadline: expires_at(spec, created_at),
     })?;
     Ok(LaunchRequest {
         tags: tags(spec, cluster, &launch),

@@ -42,6 +42,8 @@ pub struct Intent {
 pub struct Observed {
     /// The provider's last list of the cluster's machines; none: it has not answered yet.
     pub instances: Option<Vec<Instance>>,
+    /// When it was asked for that list, seconds since the epoch.
+    pub listed_at: f64,
     pub agents: BTreeMap<InstanceId, Seen>,
     pub calls: BTreeMap<LaunchId, Call>,
     pub drains: BTreeMap<InstanceId, Drain>,
@@ -122,7 +124,7 @@ pub enum Action {
 
 /// What to do now. Empty when there is nothing to do until something changes.
 pub fn plan(intent: &Intent, observed: &Observed, now: f64) -> Vec<Action> {
-    let mut actions = node::bookkeeping(intent, observed, now);
+    let mut actions = node::bookkeeping(intent, observed);
     match (&intent.cluster.goal, &intent.cluster.milestone) {
         (Goal::Destroy { discard, drain_timeout }, _) => {
             actions.extend(destroy::destroying(intent, observed, now, *discard, *drain_timeout));

@@ -48,6 +48,8 @@ pub(super) struct Worker {
     board: Arc<Board>,
     memory: Arc<Mutex<Memory>>,
     instances: Option<Vec<Instance>>,
+    /// When that list was asked for, seconds since the epoch.
+    listed_at: f64,
     asked: Option<Instant>,
 }
 
@@ -73,9 +75,9 @@ impl Worker {
             }
         }
         let memory = Arc::new(Mutex::new(Memory::default()));
-        let observed = observe(&inner, &intent, &memory.lock(), None);
+        let observed = observe(&inner, &intent, &memory.lock(), None, 0.0);
         let board = Arc::new(Board::new(view::view(&intent, &observed, &inner.place)));
-        Ok(Self { inner, cluster: cluster.clone(), board, memory, instances: None, asked: None })
+        Ok(Self { inner, cluster: cluster.clone(), board, memory, instances: None, listed_at: 0.0, asked: None })
     }
 
     pub(super) fn board(&self) -> Arc<Board> {
@@ -115,7 +117,7 @@ impl Worker {
         }
         let Some(intent) = load(&self.inner, &self.cluster)? else { return Ok(Pass::Over) };
         self.ask_provider(&intent).await;
-        let observed = observe(&self.inner, &intent, &self.memory.lock(), self.instances.clone());
+        let observed = observe(&self.inner, &intent, &self.memory.lock(), self.instances.clone(), self.listed_at);
         self.board.publish(generation, view::view(&intent, &observed, &self.inner.place));
         let actions = plan(&intent, &observed, now());
         if actions.is_empty() {
@@ -143,15 +145,16 @@ impl Worker {
     /// Lists the cluster's machines anew when the last list is older than the pace allows. A cloud that does not
     /// answer leaves the last list as it is.
     async fn ask_provider(&mut self, intent: &Intent) {
-        let observed = observe(&self.inner, intent, &self.memory.lock(), self.instances.clone());
+        let observed = observe(&self.inner, intent, &self.memory.lock(), self.instances.clone(), self.listed_at);
         let pause = self.pause(intent, &observed);
         if self.asked.is_some_and(|asked| asked.elapsed() < pause) {
             return;
         }
+        let asked_at = now();
         let answer = self.inner.provider.describe(&self.cluster).await;
         self.asked = Some(Instant::now());
         match answer {
-            Ok(instances) => self.instances = Some(instances),
+            Ok(instances) => (self.instances, self.listed_at) = (Some(instances), asked_at),
             Err(error) => tracing::warn!(%error, "the cloud did not list the cluster's machines"),
         }
     }
@@ -177,7 +180,13 @@ fn load(inner: &Inner, cluster: &ClusterId) -> Result<Option<Intent>, Error> {
     Ok(Some(Intent { cluster: record, launches, nodes }))
 }
 
-fn observe(inner: &Inner, intent: &Intent, memory: &Memory, instances: Option<Vec<Instance>>) -> Observed {
+fn observe(
+    inner: &Inner,
+    intent: &Intent,
+    memory: &Memory,
+    instances: Option<Vec<Instance>>,
+    listed_at: f64,
+) -> Observed {
     let known = intent.nodes.iter().filter(|node| !node.gone).filter_map(|node| node.instance.as_ref());
     let seen = |id: &InstanceId| Seen {
         liveness: inner.registry.liveness(id).unwrap_or_default(),
@@ -187,6 +196,7 @@ fn observe(inner: &Inner, intent: &Intent, memory: &Memory, instances: Option<Ve
     };
     Observed {
         instances,
+        listed_at,
         agents: known.map(|id| (id.clone(), seen(id))).collect(),
         calls: memory.calls.clone(),
         drains: memory.drains.clone(),

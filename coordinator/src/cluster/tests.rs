@@ -21,12 +21,14 @@ pub(crate) fn place() -> Place {
         region: "local-1".into(),
         image: "ami-00000000000000001".into(),
         default_instance_type: "local.machine".into(),
+        default_ttl: None,
         subnet: None,
         security_groups: vec![],
         instance_profile: None,
         cidr: "10.213.0.0/16".into(),
         dedicated_cores: false,
         bucket: "ec2mpi".into(),
+        prefix: String::new(),
         node_s3_endpoint: "http://10.213.0.1:9000".into(),
         pace: Pace { busy: TICK, worried: TICK * 5, idle: Duration::from_secs(1), settle: Duration::from_millis(200) },
     }
@@ -52,6 +54,7 @@ pub(crate) fn spec(name: &str, nodes: u32, min_nodes: u32) -> ClusterSpec {
         timeout: Duration::from_secs(600),
         instance_type: String::new(),
         slots_per_node: 0,
+        ttl: None,
     }
 }
 

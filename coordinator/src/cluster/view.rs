@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::launch::{Place, volume_url};
+use super::launch::{Place, expires_at, volume_url};
 use super::plan::{Drain, Intent, Observed, Seen, UNREACHABLE_AFTER, failure_of, is_usable};
 use super::{ClusterPhase, ClusterView, NodePhase, NodeView, Proof, host_name};
 use crate::provider::tag;
@@ -21,6 +21,7 @@ pub(super) fn view(intent: &Intent, observed: &Observed, place: &Place) -> Clust
         volume: volume_url(place, &cluster.spec.name),
         cidr: place.cidr.clone(),
         created_at: cluster.created_at,
+        expires_at: expires_at(&cluster.spec, cluster.created_at),
         cloud: place.cloud.clone(),
         timings: match &cluster.milestone {
             Milestone::Ready { timings } => timings.clone(),

@@ -89,12 +89,28 @@ pub fn verify(pkcs7_base64: &str, trusted: &[String]) -> Result<Document, Identi
     parse(&content)
 }
 
-/// Certificates that AWS signs documents with, PEM, those that this build carries: none yet. They belong in
-/// `identity/certificates/REGION.pem`, one file a region, and in this list
-/// (source: "AWS public certificates for instance identity document signatures" in the EC2 user guide, RSA-2048).
-pub fn aws_certificates() -> Vec<String> {
-    const CERTIFICATES: &[&str] = &[];
-    CERTIFICATES.iter().map(ToString::to_string).collect()
+/// Certificates that AWS signs documents with, PEM, by region, those that this build carries.
+/// Source: "AWS public certificates for instance identity document signatures" in the EC2 user guide, RSA-2048.
+const AWS_CERTIFICATES: &[(&str, &str)] = &[
+    ("eu-central-1", include_str!("certificates/eu-central-1.pem")),
+    ("eu-west-1", include_str!("certificates/eu-west-1.pem")),
+    ("us-east-1", include_str!("certificates/us-east-1.pem")),
+    ("us-west-2", include_str!("certificates/us-west-2.pem")),
+];
+
+/// AWS's certificate of a region.
+pub fn aws_certificate(region: &str) -> Option<&'static str> {
+    AWS_CERTIFICATES.iter().find(|(of, _)| *of == region).map(|(_, pem)| *pem)
+}
+
+/// The regions whose certificate this build carries.
+pub fn aws_regions() -> impl Iterator<Item = &'static str> {
+    AWS_CERTIFICATES.iter().map(|(region, _)| *region)
+}
+
+/// Whether this is a certificate that can be trusted at all: one that documents could be signed with.
+pub fn check_certificate(pem: &str) -> Result<(), IdentityError> {
+    public_key(pem).map(drop)
 }
 
 fn public_key(certificate_pem: &str) -> Result<VerifyingKey<Sha256>, IdentityError> {

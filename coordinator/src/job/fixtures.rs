@@ -48,6 +48,7 @@ pub(crate) fn view(nodes: u32) -> ClusterView {
             timeout: Duration::from_secs(600),
             instance_type: "local.machine".into(),
             slots_per_node: 2,
+            ttl: None,
         },
         id: ClusterId::random(),
         phase: ClusterPhase::Ready,
@@ -56,6 +57,7 @@ pub(crate) fn view(nodes: u32) -> ClusterView {
         volume: "s3://ec2mpi/demo/".into(),
         cidr: "10.213.0.0/20".into(),
         created_at: 0.0,
+        expires_at: None,
         cloud: "local".into(),
         timings: BTreeMap::new(),
     }

@@ -2,6 +2,7 @@
 
 mod convert;
 mod errors;
+mod here;
 
 use std::fmt;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use aws_smithy_http_client::tls;
 use aws_types::region::Region;
 use ec2mpi_proto::id::{ClusterId, InstanceId};
 
+pub use self::here::own_address;
 use super::{Instance, LaunchRequest, Provider, ProviderError, TypeFacts, tag};
 
 /// One attempt of one call. A launch of 1,000 machines takes EC2 some ten seconds.
@@ -58,6 +60,8 @@ impl fmt::Debug for Ec2Settings {
 #[derive(Debug, Clone)]
 pub struct Ec2Provider {
     client: Client,
+    /// Machines a page.
+    page: i32,
 }
 
 impl Ec2Provider {
@@ -83,7 +87,20 @@ impl Ec2Provider {
         let shared = loader.load().await;
         let mut config = aws_sdk_ec2::config::Builder::from(&shared);
         config.set_endpoint_url(settings.endpoint.clone());
-        Self { client: Client::from_conf(config.build()) }
+        Self { client: Client::from_conf(config.build()), page: PAGE }
+    }
+
+    /// The same with other pages than EC2's greatest; 5 is its smallest.
+    pub fn with_page_size(self, page: i32) -> Self {
+        Self { page, ..self }
+    }
+
+    /// The address block of a subnet, CIDR.
+    pub async fn subnet_block(&self, subnet: &str) -> Result<String, ProviderError> {
+        let answer = self.client.describe_subnets().subnet_ids(subnet).send().await;
+        let answer = answer.map_err(|error| errors::of_call(&error))?;
+        let block = answer.subnets().first().and_then(|found| found.cidr_block());
+        block.map(str::to_owned).ok_or_else(|| ProviderError::Refused(format!("{subnet} has no IPv4 addresses")))
     }
 
     async fn terminate_batch(&self, batch: &[InstanceId]) -> Result<(), ProviderError> {
@@ -105,7 +122,7 @@ impl Provider for Ec2Provider {
 
     async fn describe(&self, cluster: &ClusterId) -> Result<Vec<Instance>, ProviderError> {
         let filter = Filter::builder().name(format!("tag:{}", tag::CLUSTER_ID)).values(cluster.as_str()).build();
-        let mut pages = self.client.describe_instances().filters(filter).into_paginator().page_size(PAGE).send();
+        let mut pages = self.client.describe_instances().filters(filter).into_paginator().page_size(self.page).send();
         let mut found = Vec::new();
         for _ in 0..PAGES_LIMIT {
             let Some(page) = pages.next().await else { return Ok(found) };

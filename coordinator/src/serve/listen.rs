@@ -20,31 +20,38 @@ const PORT_PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// The agents' TLS listener.
-pub(super) async fn agents(state: &State, address: IpAddr) -> anyhow::Result<TcpListener> {
-    bind(state, AGENTS_PORT, address).await
+pub(super) async fn agents(state: &State, address: IpAddr, port: Option<u16>) -> anyhow::Result<TcpListener> {
+    bind(state, AGENTS_PORT, address, port).await
 }
 
 /// The plain HTTP listener that hands out the agent's executable.
-pub(super) async fn agent_files(state: &State, address: IpAddr) -> anyhow::Result<TcpListener> {
-    bind(state, AGENT_FILES_PORT, address).await
+pub(super) async fn agent_files(state: &State, address: IpAddr, port: Option<u16>) -> anyhow::Result<TcpListener> {
+    bind(state, AGENT_FILES_PORT, address, port).await
 }
 
-/// On the port that nodes were told, or a free one the first time. A port that somebody else took is given up only
-/// when no cluster depends on it.
-async fn bind(state: &State, name: &'static str, address: IpAddr) -> anyhow::Result<TcpListener> {
+/// On the port that the user chose; else on the one that nodes were told, or a free one the first time. A port that
+/// somebody else took is given up only when nobody chose it and no cluster depends on it.
+async fn bind(state: &State, name: &'static str, address: IpAddr, chosen: Option<u16>) -> anyhow::Result<TcpListener> {
     let stored: Option<u16> = state.setting(name)?.and_then(|port| port.parse().ok());
-    let bound = match stored {
+    let has_clusters = !state.clusters()?.is_empty();
+    if let (Some(chosen), Some(stored), true) = (chosen, stored, has_clusters)
+        && chosen != stored
+    {
+        bail!("the nodes of the clusters that exist know port {stored}, not {chosen}: keep it, or destroy them first");
+    }
+    let port = chosen.or(stored);
+    let bound = match port {
         Some(port) => bind_patiently(SocketAddr::new(address, port)).await,
         None => TcpListener::bind((address, 0)).await,
     };
     let listener = match bound {
-        Err(error) if error.kind() == ErrorKind::AddrInUse && state.clusters()?.is_empty() => {
+        Err(error) if error.kind() == ErrorKind::AddrInUse && chosen.is_none() && !has_clusters => {
             TcpListener::bind((address, 0)).await
         }
         bound => bound,
     };
-    let listener = listener.with_context(|| match stored {
-        Some(port) => format!("cannot listen on {address}:{port}, where the nodes expect the coordinator"),
+    let listener = listener.with_context(|| match port {
+        Some(port) => format!("cannot listen on {address}:{port}, where nodes expect the coordinator"),
         None => format!("cannot listen on {address}"),
     })?;
     state.set_setting(name, &listener.local_addr()?.port().to_string())?;
@@ -112,8 +119,19 @@ mod tests {
     #[tokio::test]
     async fn a_port_is_the_same_after_a_restart() {
         let state = State::in_memory().unwrap();
-        let first = agents(&state, HERE).await.unwrap().local_addr().unwrap();
-        assert_eq!(agents(&state, HERE).await.unwrap().local_addr().unwrap(), first);
+        let first = agents(&state, HERE, None).await.unwrap().local_addr().unwrap();
+        assert_eq!(agents(&state, HERE, None).await.unwrap().local_addr().unwrap(), first);
+    }
+
+    #[tokio::test]
+    async fn a_chosen_port_is_taken_unless_nodes_know_another() {
+        let state = State::in_memory().unwrap();
+        let free = TcpListener::bind((HERE, 0)).await.unwrap().local_addr().unwrap();
+        let bound = agents(&state, HERE, Some(free.port())).await.unwrap();
+        assert_eq!(bound.local_addr().unwrap(), free);
+        crate::state::sample_cluster(&state, "demo", 1);
+        let error = agents(&state, HERE, Some(free.port() ^ 1)).await.unwrap_err().to_string();
+        assert!(error.contains(&free.port().to_string()), "{error}");
     }
 
     #[tokio::test]

@@ -301,6 +301,7 @@ pub(crate) mod tests {
             timeout: Duration::from_secs(600),
             instance_type: "local.machine".into(),
             slots_per_node: 2,
+            ttl: None,
         };
         let launch = LaunchRequest {
             launch: LaunchId::random(),

@@ -24,6 +24,7 @@ fn data() -> UserData {
         launch: "l-0123456789abcdef0123456789abcdef".parse().unwrap(),
         ca_pem: CA.to_owned(),
         agents: ["aarch64", "x86_64"].map(|name| (name.to_owned(), agent(name))).into(),
+        deadline: Some(1_795_395_707),
     }
 }
 
@@ -39,6 +40,19 @@ fn shells_can_read_it() {
     std::fs::write(&path, render(&data()).unwrap()).unwrap();
     let output = Command::new("sh").arg("-n").arg(&path).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn the_end_is_armed_before_anything_else_and_only_where_there_is_one() {
+    let script = render(&data()).unwrap();
+    let at = |text: &str| script.find(text).unwrap_or_else(|| panic!("no {text:?}"));
+    assert!(at("until is_mine") < at("mkdir") && at("keep ec2mpi-deadline") < at("/etc/ec2mpi/agent.toml"));
+    assert!(script.contains("echo 1795395707 >/etc/ec2mpi/deadline\n"));
+    let endless = render(&UserData { deadline: None, ..data() }).unwrap();
+    assert!(!endless.contains("deadline.service") && !endless.contains("poweroff"), "{endless}");
+    for text in [script, endless] {
+        assert!(!text.contains("@\n") && text.len() < LIMIT / 2, "{} bytes", text.len());
+    }
 }
 
 #[test]

@@ -57,12 +57,19 @@ pub(crate) struct Supervisor {
     bridge: String,
     imds_endpoint: String,
     masks: Vec<PathBuf>,
+    cloud_init: Option<PathBuf>,
     runtime: tokio::runtime::Handle,
     requests: Mutex<HashMap<InstanceId, Arc<Requests>>>,
 }
 
 impl Supervisor {
-    pub(crate) fn new(fleet: Arc<Fleet>, names: Names, imds_endpoint: String, mut masks: Vec<PathBuf>) -> Arc<Self> {
+    pub(crate) fn new(
+        fleet: Arc<Fleet>,
+        names: Names,
+        imds_endpoint: String,
+        mut masks: Vec<PathBuf>,
+        cloud_init: Option<PathBuf>,
+    ) -> Arc<Self> {
         masks.push(fleet.layout().root().to_owned());
         Arc::new(Self {
             bridge: names.bridge(),
@@ -70,6 +77,7 @@ impl Supervisor {
             names,
             imds_endpoint,
             masks,
+            cloud_init,
             runtime: tokio::runtime::Handle::current(),
             requests: Mutex::default(),
         })
@@ -202,6 +210,7 @@ impl Supervisor {
             veth: self.names.veth(network.host_part(instance.address)),
             imds_endpoint: self.imds_endpoint.clone(),
             masks: self.masks.clone(),
+            cloud_init: self.cloud_init.clone(),
             is_deaf: false,
         }
     }

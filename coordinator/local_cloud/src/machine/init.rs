@@ -1,5 +1,7 @@
 //! Pid 1 of a machine: makes the root, runs the boot scripts, buries the dead, ends when told to.
 
+mod cloud_init;
+
 use std::collections::VecDeque;
 use std::fs;
 use std::io::{self, Write};
@@ -79,7 +81,7 @@ fn settle(spec: &MachineSpec) -> anyhow::Result<()> {
     nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, OPEN_FILES.min(hard), hard)?;
     drop_capabilities()?;
     set_timer_slack(TIMER_SLACK)?;
-    if Path::new(USER_DATA).exists() {
+    if has_booted() {
         return Ok(());
     }
     let MachineSpec { host_name, address, .. } = spec;
@@ -87,6 +89,11 @@ fn settle(spec: &MachineSpec) -> anyhow::Result<()> {
     fs::write("/etc/hosts", format!("127.0.0.1 localhost\n::1 localhost ip6-localhost\n{address} {host_name}\n"))?;
     fs::write("/etc/environment", environment(spec).join("\n") + "\n")?;
     Ok(())
+}
+
+/// Whether there has been a boot before this one.
+fn has_booted() -> bool {
+    Path::new(USER_DATA).exists() || Path::new(cloud_init::SEED).exists()
 }
 
 /// Root in the machine is not to load modules, touch hardware or set the clock of this machine.
@@ -144,7 +151,7 @@ pub(super) fn next_signal(signals: &SigSet, limit: Option<Duration>) -> io::Resu
 enum Boot {
     /// First boot: the user-data is not there yet.
     Fetching {
-        endpoint: String,
+        spec: MachineSpec,
         deadline: Instant,
     },
     /// One script runs, others wait for it.
@@ -161,13 +168,14 @@ impl Boot {
             say(format_args!("user-data is not run: a fault was asked for"));
             return Ok(Self::Done);
         }
-        if !Path::new(USER_DATA).exists() {
+        if !has_booted() {
             let deadline = Instant::now() + FETCH_ALL_LIMIT;
-            return Ok(Self::Fetching { endpoint: spec.imds_endpoint.clone(), deadline });
+            return Ok(Self::Fetching { spec: spec.clone(), deadline });
         }
         let is_executable = |found: fs::Metadata| found.is_file() && found.permissions().mode() & 0o111 != 0;
         let has_script = fs::metadata(RC_LOCAL).is_ok_and(is_executable);
-        Ok(Self::start(has_script.then(|| Command::new(RC_LOCAL)).into_iter().collect()))
+        let stages = if spec.cloud_init.is_some() { cloud_init::stages() } else { Vec::new() };
+        Ok(Self::start(stages.into_iter().chain(has_script.then(|| Command::new(RC_LOCAL))).collect()))
     }
 
     /// Starts the first of the scripts; one that cannot be started is said on the console and left out.
@@ -184,8 +192,8 @@ impl Boot {
     /// Waits for something to happen; how the machine shall end, once it shall.
     fn step(&mut self, signals: &SigSet) -> anyhow::Result<Option<RebootMode>> {
         let limit = matches!(self, Self::Fetching { .. }).then_some(FETCH_PAUSE);
-        if let Self::Fetching { endpoint, deadline } = self
-            && let Some(next) = first_boot(endpoint, *deadline)
+        if let Self::Fetching { spec, deadline } = self
+            && let Some(next) = first_boot(spec, *deadline)
         {
             *self = next;
             return Ok(None);
@@ -213,10 +221,14 @@ impl Boot {
 }
 
 /// Asks for the user-data; the next stage, or none to ask again.
-fn first_boot(endpoint: &str, deadline: Instant) -> Option<Boot> {
-    let stored = user_data::fetch(endpoint, FETCH_LIMIT).and_then(|found| store(found.as_deref()));
+fn first_boot(spec: &MachineSpec, deadline: Instant) -> Option<Boot> {
+    let fetched = user_data::fetch(&spec.imds_endpoint, FETCH_LIMIT);
+    let stored = fetched.and_then(|found| match &spec.cloud_init {
+        Some(_) => cloud_init::seed(&spec.host_name, found.as_deref().unwrap_or_default()),
+        None => Ok(store(found.as_deref())?.into_iter().collect()),
+    });
     match stored {
-        Ok(script) => Some(Boot::start(script.into_iter().collect())),
+        Ok(scripts) => Some(Boot::start(scripts.into())),
         Err(error) if Instant::now() < deadline => {
             say(format_args!("metadata service: {error:#}"));
             None

@@ -43,7 +43,7 @@ pub(crate) fn run(dir: &MachineDir) -> anyhow::Result<ExitCode> {
 fn keep(dir: &MachineDir, signals: &SigSet, status: &mut KeeperStatus) -> anyhow::Result<End> {
     let spec = MachineSpec::load(dir).context("machine.json")?;
     network::plug(&spec.port())?;
-    root::prepare(dir, &spec.masks).context("cannot prepare the machine's disk")?;
+    root::prepare(dir, &spec.masks, spec.cloud_init.as_deref()).context("cannot prepare the machine's disk")?;
     loop {
         let init = start_init(dir, &spec).context("cannot start pid 1")?;
         status.boots += 1;

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Component, Path, PathBuf};
+use std::process::Command;
 
 use anyhow::Context;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -20,7 +21,8 @@ const HIDDEN: [&str; 5] = ["/var/lib/ec2mpi", "/etc/ec2mpi", "/opt/ec2mpi", "/va
 const PRIVATE: [&str; 5] = ["/dev", "/proc", "/sys", "/run", "/tmp"];
 
 /// Makes the disk of a machine that has never run: no copy of anything, only marks for what must not be seen.
-pub(super) fn prepare(dir: &MachineDir, masks: &[PathBuf]) -> io::Result<()> {
+/// `added` lies over this machine's files.
+pub(super) fn prepare(dir: &MachineDir, masks: &[PathBuf], added: Option<&Path>) -> io::Result<()> {
     for directory in [dir.upper(), dir.work(), dir.mount_point()] {
         std::fs::create_dir_all(directory)?;
     }
@@ -32,7 +34,12 @@ pub(super) fn prepare(dir: &MachineDir, masks: &[PathBuf]) -> io::Result<()> {
     for path in HIDDEN.iter().map(PathBuf::from).chain(ssh_host_keys()?).chain(masks.iter().cloned()) {
         hide(&upper, &path)?;
     }
-    Ok(())
+    added.map_or(Ok(()), |added| copy(added, &upper))
+}
+
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    let done = Command::new("cp").arg("-a").arg(from.join(".")).arg(to).status()?;
+    if done.success() { Ok(()) } else { Err(io::Error::other(format!("cp of {} ended with {done}", from.display()))) }
 }
 
 /// This machine's own keys: every instance must make its own.
@@ -213,9 +220,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let machine = MachineDir::new(dir.path().join("i-1"));
         let masked = tempfile::tempdir_in("/var/lib").unwrap();
-        prepare(&machine, &[masked.path().to_owned(), "/tmp/nothing".into(), "/no/such/place".into()]).unwrap();
-        prepare(&machine, &[]).unwrap();
+        prepare(&machine, &[masked.path().to_owned(), "/tmp/nothing".into(), "/no/such/place".into()], None).unwrap();
+        let added = dir.path().join("added");
+        std::fs::create_dir_all(added.join("opt")).unwrap();
+        std::fs::write(added.join("opt/x"), "x").unwrap();
+        prepare(&machine, &[], Some(&added)).unwrap();
         let upper = machine.upper();
+        assert_eq!(std::fs::read(upper.join("opt/x")).unwrap(), b"x");
         let cover = below(&upper, masked.path());
         let whiteout = std::fs::symlink_metadata(cover).unwrap();
         assert!(whiteout.file_type().is_char_device() && whiteout.rdev() == 0);

@@ -229,7 +229,7 @@ fn response(context: &AgentContext, candidate: &Candidate, issued: Issued) -> Re
         }),
         volume: Some(VolumeSettings {
             bucket: context.place.bucket.clone(),
-            prefix: volume_prefix(&cluster.spec.name),
+            prefix: volume_prefix(&context.place, &cluster.spec.name),
             region: context.place.region.clone(),
             endpoint: context.place.node_s3_endpoint.clone(),
             mount_point: MOUNT_POINT.to_owned(),

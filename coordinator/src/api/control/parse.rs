@@ -17,6 +17,8 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(600);
 const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(120);
 /// No wait that a user asks for is longer.
 const MAX_TIMEOUT_SECONDS: u32 = 24 * 3600;
+/// No cluster is asked to live longer.
+const MAX_TTL_SECONDS: u32 = 30 * 24 * 3600;
 /// Where jobs and commands run unless told otherwise: the volume.
 const DEFAULT_DIRECTORY: &str = "/shared";
 /// Linux's PATH_MAX.
@@ -53,7 +55,8 @@ pub(super) fn cluster_spec(request: v1::CreateClusterRequest) -> Result<ClusterS
     within("slots_per_node", request.slots_per_node, 0, MAX_SLOTS)?;
     let timeout = timeout("timeout_seconds", request.timeout_seconds, DEFAULT_TIMEOUT)?;
     let instance_type = instance_type(request.instance_type)?;
-    Ok(ClusterSpec { name, nodes, min_nodes, timeout, instance_type, slots_per_node: request.slots_per_node })
+    let ttl = ttl(request.ttl_seconds)?;
+    Ok(ClusterSpec { name, nodes, min_nodes, timeout, instance_type, slots_per_node: request.slots_per_node, ttl })
 }
 
 pub(super) fn drain_timeout(seconds: u32) -> Result<Duration, Error> {
@@ -116,6 +119,12 @@ fn within(what: &str, number: u32, least: u32, most: u32) -> Result<(), Error> {
 fn timeout(what: &str, seconds: u32, default: Duration) -> Result<Duration, Error> {
     within(what, seconds, 0, MAX_TIMEOUT_SECONDS)?;
     Ok(if seconds == 0 { default } else { Duration::from_secs(u64::from(seconds)) })
+}
+
+/// None: the cloud's default.
+fn ttl(seconds: u32) -> Result<Option<Duration>, Error> {
+    within("ttl_seconds", seconds, 0, MAX_TTL_SECONDS)?;
+    Ok((seconds > 0).then(|| Duration::from_secs(u64::from(seconds))))
 }
 
 fn directory(text: String) -> Result<String, Error> {

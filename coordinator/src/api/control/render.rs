@@ -19,6 +19,8 @@ pub(super) fn cluster(view: &ClusterView) -> v1::Cluster {
         nodes: view.nodes.iter().map(node).collect(),
         volume: view.volume.clone(),
         created_at: view.created_at,
+        #[expect(clippy::cast_precision_loss, reason = "seconds since the epoch have far less than 52 bits")]
+        expires_at: view.expires_at.unwrap_or(0) as f64,
         cloud: view.cloud.clone(),
         instance_type: view.spec.instance_type.clone(),
         proof: match &view.phase {

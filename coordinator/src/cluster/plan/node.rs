@@ -9,11 +9,11 @@ use crate::registry::{Peer, VolumeCondition};
 use crate::state::{Goal, LaunchRecord, Milestone, NodeRecord};
 
 /// Writes down what happened to nodes, whatever is wanted of them.
-pub(super) fn bookkeeping(intent: &Intent, observed: &Observed, now: f64) -> Vec<Action> {
+pub(super) fn bookkeeping(intent: &Intent, observed: &Observed) -> Vec<Action> {
     let mut actions = Vec::new();
     for node in intent.nodes.iter().filter(|node| !node.gone) {
         let Some(instance) = &node.instance else { continue };
-        if has_ended(node, instance, intent, observed, now) {
+        if has_ended(node, instance, intent, observed) {
             let why = end_of(node, observed);
             actions.push(Action::NodeGone { index: node.index, instance: instance.clone(), why });
         } else if node.ready_at.is_none() && is_usable(observed.agents.get(instance)) {
@@ -34,24 +34,21 @@ fn listed<'a>(observed: &'a Observed, instance: &InstanceId) -> Option<&'a Insta
 }
 
 /// The provider says that the machine has ended, or does not list one that it has had the time to list.
-fn has_ended(node: &NodeRecord, instance: &InstanceId, intent: &Intent, observed: &Observed, now: f64) -> bool {
+fn has_ended(node: &NodeRecord, instance: &InstanceId, intent: &Intent, observed: &Observed) -> bool {
     if observed.instances.is_none() {
         return false;
     }
     match listed(observed, instance) {
         Some(listed) => listed.state == InstanceState::Terminated,
         None => {
-            let is_missed = node.joined_at.is_some() && !is_connected(observed, instance);
-            (is_missed && has_settled(node, intent, observed, now)) || was_ended(node, intent, observed)
+            (must_be_listed(node, observed) && !is_connected(observed, instance)) || was_ended(node, intent, observed)
         }
     }
 }
 
-/// Whether the provider must list the node's machine by now: a machine can join before that.
-fn has_settled(node: &NodeRecord, intent: &Intent, observed: &Observed, now: f64) -> bool {
-    let launch = intent.launches.iter().find(|launch| launch.id == node.launch);
-    let answered = launch.and_then(|launch| launch.answered_at);
-    answered.is_none_or(|at| now >= at + observed.settle.as_secs_f64())
+/// The list is so much younger than the join that the provider cannot be late with it.
+fn must_be_listed(node: &NodeRecord, observed: &Observed) -> bool {
+    node.joined_at.is_some_and(|joined| observed.listed_at >= joined + observed.settle.as_secs_f64())
 }
 
 fn is_connected(observed: &Observed, instance: &InstanceId) -> bool {

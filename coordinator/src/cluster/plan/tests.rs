@@ -32,6 +32,7 @@ fn spec(nodes: u32, min_nodes: u32) -> ClusterSpec {
         timeout: Duration::from_secs(600),
         instance_type: "local.machine".into(),
         slots_per_node: 2,
+        ttl: None,
     }
 }
 
@@ -89,6 +90,7 @@ pub(in crate::cluster) fn written_down(nodes: u32, min_nodes: u32) -> (Intent, O
     let intent = Intent { cluster, launches: vec![launch], nodes: (0..nodes).map(node).collect() };
     let observed = Observed {
         instances: Some(vec![]),
+        listed_at: NOW,
         agents: BTreeMap::new(),
         calls: BTreeMap::new(),
         drains: BTreeMap::new(),

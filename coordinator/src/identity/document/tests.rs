@@ -131,3 +131,28 @@ fn stale_documents_and_those_of_the_future_are_refused() {
         assert!(document.check_age(after(bad), limit).is_err(), "{bad}");
     }
 }
+
+/// SHA-256 of the certificates' DER, as computed where they were compared with other public copies of AWS's page.
+const AWS_FINGERPRINTS: [(&str, &str); 4] = [
+    ("eu-central-1", "40e59f0c3924d32f53b9f66145fc18c4dfa1192dec7c74ad84d719826e9c7ba1"),
+    ("eu-west-1", "7963eae83b58ab14bbd0715947015dd6866d7623df85eca742cabb8898281f30"),
+    ("us-east-1", "70923c22dd074172d0e5d27ea1ca865412525fccd8bc2cd0ff40660e275f0b30"),
+    ("us-west-2", "4e3569f2925a867a0c2f1b64efe101d4b4853d11c4f81c1e72aae201a92020b4"),
+];
+
+#[test]
+fn the_certificates_of_aws_are_whole() {
+    assert!(aws_regions().eq(AWS_FINGERPRINTS.map(|(region, _)| region)));
+    for (region, fingerprint) in AWS_FINGERPRINTS {
+        let pem = aws_certificate(region).unwrap();
+        let certificate = Certificate::from_pem(pem).unwrap();
+        assert_eq!(hex::encode(Sha256::digest(certificate.to_der().unwrap())), fingerprint, "{region}");
+        // Each is signed by itself: a single wrong character would show.
+        let signed = certificate.tbs_certificate.to_der().unwrap();
+        let signature = Signature::try_from(certificate.signature.as_bytes().unwrap()).unwrap();
+        public_key(pem).unwrap().verify(&signed, &signature).unwrap();
+        assert!(certificate.tbs_certificate.subject.to_string().contains("Amazon Web Services"), "{region}");
+        check_certificate(pem).unwrap();
+    }
+    assert_eq!(aws_certificate("mars-north-1"), None);
+}

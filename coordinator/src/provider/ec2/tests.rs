@@ -1,5 +1,4 @@
-//! Against a small HTTP server that answers as EC2 does. The whole path is run against the local cloud and moto
-//! elsewhere.
+//! Against a small HTTP server that answers as EC2 does. `coordinator/tests/provider.rs` asks the local cloud and moto.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -288,52 +287,6 @@ async fn no_answer_is_unknown() {
     let nobody = Server { address: free, seen: Arc::default() };
     let error = nobody.provider().await.launch(&request()).await.unwrap_err();
     assert!(matches!(error, ProviderError::Unknown(_)), "{error:?}");
-}
-
-/// Against any server of the EC2 API: the local cloud, or moto (which forgets ClientTokens).
-/// `EC2MPI_TEST_EC2` is `ENDPOINT REGION ACCESS_KEY SECRET_KEY IMAGE TYPE`.
-#[tokio::test]
-#[ignore = "needs a server named in EC2MPI_TEST_EC2"]
-async fn machines_live_and_die_on_a_server() {
-    let setting = std::env::var("EC2MPI_TEST_EC2").unwrap();
-    let [endpoint, region, access_key, secret_key, image, instance_type] =
-        <[&str; 6]>::try_from(setting.split_whitespace().collect::<Vec<_>>()).unwrap();
-    let credentials = Some((access_key.to_owned(), secret_key.to_owned()));
-    let settings = Ec2Settings { region: region.to_owned(), endpoint: Some(endpoint.to_owned()), credentials };
-    let cloud = Ec2Provider::connect(&settings).await;
-
-    let facts = cloud.instance_type(instance_type).await.unwrap();
-    assert!(facts.cores > 0 && ["x86_64", "aarch64"].contains(&facts.architecture.as_str()), "{facts:?}");
-    let unknown_type = cloud.instance_type("x1.none").await.unwrap_err();
-    assert!(matches!(unknown_type, ProviderError::Refused(_)), "{unknown_type:?}");
-
-    let (cluster, launch) = (ClusterId::random(), ec2mpi_proto::id::LaunchId::random());
-    let tags = [(tag::CLUSTER_ID.to_owned(), cluster.to_string()), (tag::LAUNCH_ID.to_owned(), launch.to_string())];
-    let request = LaunchRequest {
-        launch: launch.clone(),
-        min: 2,
-        max: 2,
-        image: image.to_owned(),
-        instance_type: instance_type.to_owned(),
-        subnet: None,
-        security_groups: Vec::new(),
-        instance_profile: None,
-        tags: tags.into(),
-        ..request()
-    };
-    let made = cloud.launch(&request).await.unwrap();
-    assert_eq!(made.iter().map(|i| i.launch_index).collect::<Vec<_>>(), [0, 1]);
-    let listed = cloud.describe(&cluster).await.unwrap();
-    assert_eq!(listed.len(), 2);
-    assert!(listed.iter().all(|i| i.launch == Some(launch.clone()) && i.address.is_some() && i.state.is_alive()));
-    assert_eq!(cloud.describe(&ClusterId::random()).await.unwrap(), []);
-
-    let mut ids: Vec<InstanceId> = made.into_iter().map(|i| i.id).collect();
-    ids.insert(1, "i-0123456789abcdef0".parse().unwrap());
-    cloud.terminate(&ids).await.unwrap();
-    cloud.terminate(&ids).await.unwrap();
-    let ended = cloud.describe(&cluster).await.unwrap();
-    assert!(ended.iter().all(|i| !i.state.is_alive()), "{ended:?}");
 }
 
 #[tokio::test]

@@ -37,6 +37,18 @@ fn a_machine_that_is_no_longer_listed_has_ended_unless_its_agent_speaks() {
 }
 
 #[test]
+fn a_list_may_be_older_than_a_join_or_late_with_it() {
+    let (mut intent, mut observed) = ready(1);
+    observed.instances = Some(vec![]);
+    observed.agents.clear();
+    for (joined, listed, gone) in [(NOW, NOW - 1.0, false), (NOW, NOW + 2.9, false), (NOW, NOW + 3.0, true)] {
+        intent.nodes[0].joined_at = Some(joined);
+        observed.listed_at = listed;
+        assert_eq!(node::bookkeeping(&intent, &observed).len(), usize::from(gone), "listed {}", listed - joined);
+    }
+}
+
+#[test]
 fn strays_are_ended_once_in_a_while() {
     let (intent, mut observed) = ready(1);
     observed.instances.as_mut().unwrap().push(instance(7, InstanceState::Running));
