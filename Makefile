@@ -41,6 +41,10 @@ check: lint ## The fast subset: lint and all tests that need no machine
 test: lint ## Everything: lint, unit tests, scenarios on the local cloud; in the end a look for what was left behind
 	$(LINTED) tests/scripts/test.sh
 
+.PHONY: soak
+soak: lint ## The long forms of the volume's tests, half an hour or more: hundreds of kills, races and outages, gigabytes
+	EC2MPI_SOAK=1 EC2MPI_MODEL_CASES=20000 $(LINTED) tests/scripts/test.sh --profile soak
+
 .PHONY: clean
 clean: ## Remove what was compiled
 	cargo clean

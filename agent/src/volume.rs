@@ -13,14 +13,19 @@ pub mod cache;
 pub(crate) mod content;
 pub mod control;
 pub mod error;
+pub mod failpoint;
 pub(crate) mod fetch;
 pub mod fuse;
 pub(crate) mod handle;
 pub mod journal;
 pub(crate) mod limits;
+#[cfg(test)]
+mod model;
 pub mod mount;
 pub(crate) mod ops;
+pub mod repair;
 pub(crate) mod replay;
+pub(crate) mod spill;
 pub mod store;
 pub(crate) mod tree;
 pub(crate) mod version;
@@ -41,9 +46,19 @@ use self::control::Failure;
 use self::handle::Handles;
 use self::journal::Journal;
 use self::limits::Limits;
+use self::spill::{Cut, Spills};
 use self::store::ObjectStore;
 use self::tree::{Ino, Tree};
 use self::writeback::Queue;
+
+/// Whom `O_EXCL` excludes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Excl {
+    /// Everybody on this node. A creator on another node is found at the upload.
+    Node,
+    /// Everybody: the create waits for S3.
+    Cluster,
+}
 
 /// How a volume is to be mounted, all of it decided.
 #[derive(Debug, Clone)]
@@ -62,8 +77,12 @@ pub struct Options {
     pub node_name: String,
     /// How long S3's word on names and attributes is trusted; zero asks every time.
     pub attr_ttl: Duration,
+    /// Whom `O_EXCL` excludes.
+    pub excl: Excl,
     /// Bounds.
     pub bounds: limits::Bounds,
+    /// The first pause of write-back after a failure; further ones are longer.
+    pub first_pause: Duration,
 }
 
 impl Options {
@@ -77,7 +96,9 @@ impl Options {
             owner: Owner { uid: nix::unistd::geteuid().as_raw(), gid: nix::unistd::getegid().as_raw() },
             node_name: "node".to_owned(),
             attr_ttl: Duration::from_secs(1),
+            excl: Excl::Node,
             bounds: limits::Bounds::default(),
+            first_pause: writeback::FIRST_BACKOFF,
         }
     }
 }
@@ -94,6 +115,10 @@ pub(crate) struct Volume {
     pub(crate) queue: Queue,
     pub(crate) handles: Handles,
     pub(crate) limits: Limits,
+    /// How files are cut into parts.
+    pub(crate) cut: Cut,
+    /// Parts of open files that only S3 has.
+    pub(crate) spills: Spills,
     /// Whether S3 is away.
     pub(crate) breaker: Breaker,
     /// What could not be uploaded since the mount.
@@ -118,9 +143,15 @@ impl std::fmt::Debug for Volume {
 const ROOT_MODE: u32 = libc::S_IFDIR | 0o775;
 
 impl Volume {
-    pub(crate) fn new(store: Arc<dyn ObjectStore>, options: Options, cache: Cache, journal: Journal) -> Self {
+    pub(crate) fn new(
+        store: Arc<dyn ObjectStore>,
+        options: Options,
+        cache: Cache,
+        journal: Journal,
+    ) -> std::io::Result<Self> {
+        let spills = Spills::open(&options.cache_dir, cache.frozen())?;
         let root = Attr::new(ROOT_MODE, options.owner.uid, options.owner.gid);
-        Self {
+        Ok(Self {
             store,
             tree: Mutex::new(Tree::new(root, options.attr_ttl)),
             cache,
@@ -128,6 +159,8 @@ impl Volume {
             queue: Queue::default(),
             handles: Handles::new(options.bounds.handles),
             limits: Limits::new(options.bounds),
+            cut: Cut::default(),
+            spills,
             breaker: Breaker::default(),
             failures: Mutex::default(),
             conflicts: AtomicU64::new(0),
@@ -135,7 +168,7 @@ impl Volume {
             leave: CancellationToken::new(),
             invalidate: OnceLock::new(),
             options,
-        }
+        })
     }
 
     /// The tree, locked. Never hold it across an await.

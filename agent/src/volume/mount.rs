@@ -17,7 +17,8 @@ use anyhow::{Context, bail};
 use super::attr::Owner;
 use super::store::retry::{RetryPolicy, Retrying};
 use super::store::s3::{S3Settings, S3Store};
-use super::{Options, control, limits};
+use super::writeback::FIRST_BACKOFF;
+use super::{Excl, Options, control, limits};
 
 /// `mount BUCKET[/PREFIX] DIR`.
 #[derive(Debug, Clone, clap::Args)]
@@ -50,6 +51,18 @@ pub struct MountArgs {
     /// Seconds for which attributes and names are trusted without asking S3; 0 asks at every open.
     #[arg(long, default_value_t = 1.0)]
     pub attr_ttl: f64,
+    /// Whom O_EXCL excludes: everybody on this node, or in the cluster (then a create waits for S3).
+    #[arg(long, value_enum, default_value = "node")]
+    pub excl: Excl,
+    /// Bytes of file data kept on the local disk.
+    #[arg(long)]
+    pub cache_size: Option<u64>,
+    /// Bytes written that may wait for S3.
+    #[arg(long)]
+    pub dirty_limit: Option<u64>,
+    /// Bytes of file data in memory on their way.
+    #[arg(long)]
+    pub memory_limit: Option<u64>,
     /// Stay in the foreground.
     #[arg(long)]
     pub foreground: bool,
@@ -83,8 +96,17 @@ fn foreground(args: &MountArgs) -> anyhow::Result<()> {
 }
 
 fn settings(args: &MountArgs) -> anyhow::Result<S3Settings> {
-    let (bucket, prefix) = parse_bucket(&args.bucket)?;
-    Ok(S3Settings { bucket, prefix, region: args.region.clone(), endpoint: args.endpoint.clone() })
+    bucket_settings(&args.bucket, args.region.clone(), args.endpoint.clone())
+}
+
+/// The S3 client's settings for a bucket as users name it.
+pub(super) fn bucket_settings(
+    bucket: &str,
+    region: Option<String>,
+    endpoint: Option<String>,
+) -> anyhow::Result<S3Settings> {
+    let (bucket, prefix) = parse_bucket(bucket)?;
+    Ok(S3Settings { bucket, prefix, region, endpoint })
 }
 
 /// `BUCKET` or `BUCKET/PREFIX` (s3fs's `BUCKET:/PREFIX` too): bucket and prefix, the prefix empty or ending in a slash.
@@ -117,8 +139,19 @@ fn options(args: &MountArgs) -> anyhow::Result<Options> {
         },
         node_name: args.node_name.clone().unwrap_or_else(host_name),
         attr_ttl: Duration::from_secs_f64(args.attr_ttl),
-        bounds: limits::Bounds::default(),
+        excl: args.excl,
+        bounds: bounds(args, limits::Bounds::default()),
+        first_pause: FIRST_BACKOFF,
     })
+}
+
+fn bounds(args: &MountArgs, default: limits::Bounds) -> limits::Bounds {
+    limits::Bounds {
+        dirty_bytes: args.dirty_limit.unwrap_or(default.dirty_bytes),
+        cache_bytes: args.cache_size.unwrap_or(default.cache_bytes),
+        memory_bytes: args.memory_limit.unwrap_or(default.memory_bytes),
+        ..default
+    }
 }
 
 /// One directory a bucket and mount point.

@@ -9,6 +9,7 @@ pub(crate) mod directory;
 pub(crate) mod namespace;
 pub(crate) mod rename;
 pub(crate) mod seal;
+mod spill;
 
 use std::ffi::OsStr;
 use std::time::Duration;
@@ -45,6 +46,9 @@ pub(crate) fn parse_name(name: &OsStr) -> Result<&str> {
     let name = name.to_str().ok_or(VolumeError::BadName)?;
     if name.starts_with(".fuse_hidden") {
         return Err(VolumeError::Invalid("names of s3fs's deleted files"));
+    }
+    if name == super::spill::DIRECTORY {
+        return Err(VolumeError::Invalid("the name of what is kept of open files"));
     }
     Ok(name)
 }

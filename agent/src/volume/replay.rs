@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::Volume;
 use super::attr::{self, Attr, Time};
-use super::cache::DataId;
+use super::cache::usage::Hold;
+use super::cache::{Cache, DataId};
 use super::content::Content;
 use super::error::Result;
+use super::failpoint;
 use super::journal::{Base, Op, Seq, Unfinished};
 use super::tree::{Child, Dir, Ino, Kind, Node, Opaque, Place, Remote, Tree};
 use super::writeback::Tag;
@@ -17,20 +19,28 @@ pub(crate) fn needed(left: &BTreeMap<Seq, Unfinished>) -> HashSet<DataId> {
     left.values().filter_map(|entry| entry.op.data()).collect()
 }
 
+/// The objects with spilled parts that journal and lost+found still need.
+pub(crate) fn needed_spills(left: &BTreeMap<Seq, Unfinished>, cache: &Cache) -> std::io::Result<HashSet<String>> {
+    let lost: Vec<Op> = cache.lost_notes()?.iter().filter_map(|note| serde_json::from_slice(note).ok()).collect();
+    let ops = left.values().map(|entry| &entry.op).chain(&lost);
+    Ok(ops.flat_map(Op::spilled).map(|run| run.key.clone()).collect())
+}
+
 impl Volume {
     /// Applies what is left to do, in order. A file that was never closed goes up as it is.
     pub(crate) fn replay(&self, left: BTreeMap<Seq, Unfinished>) -> Result<()> {
         let mut tree = self.tree();
         for (seq, entry) in left {
             let tag = self.replay_one(&mut tree, seq, &entry.op)?;
-            self.requeue(&mut tree, seq, entry.op, tag);
+            self.requeue(&mut tree, seq, entry.op, tag, entry.upload);
         }
+        failpoint::hit(failpoint::REPLAYED);
         Ok(())
     }
 
     fn replay_one(&self, tree: &mut Tree, seq: Seq, op: &Op) -> Result<Tag> {
         match op {
-            Op::Put { path, data, attr, base, .. } => {
+            Op::Put { path, data, spilled, attr, base, .. } => {
                 let data = match self.cache.reopen(*data) {
                     Ok(data) => data,
                     Err(error) => {
@@ -39,9 +49,11 @@ impl Volume {
                     }
                 };
                 let size = data.file.metadata()?.len();
-                let kind = Kind::File(Content::local(data.clone(), size, Some(seq), None));
-                let tag = self.replay_node(tree, seq, path, node(*attr, kind, size, base))?;
-                Ok(Tag { data: Some(data), bytes: size, ..tag })
+                data.measure(Hold::Dirty)?;
+                let spilled = self.spills.restore(spilled, &self.cut, size);
+                let content = Content::sealed(data.clone(), size, seq, spilled.clone(), &self.cut);
+                let tag = self.replay_node(tree, seq, path, node(*attr, Kind::File(content), size, base))?;
+                Ok(Tag { data: Some(data), spilled, bytes: size, ..tag })
             }
             Op::Symlink { path, target, attr, base, .. } => {
                 let kind = Kind::Symlink(Some(target.clone()));
@@ -56,8 +68,8 @@ impl Volume {
                 let known = self.moved_node(from, source, *size, *attr);
                 self.replay_move(tree, seq, from, to, known)
             }
-            Op::RenameDir { from, to } => {
-                let tag = self.replay_move(tree, seq, from, to, directory(self, Attr::new(0, 0, 0)))?;
+            Op::RenameDir { from, to, attr } => {
+                let tag = self.replay_move(tree, seq, from, to, directory(self, *attr))?;
                 self.mark_moved(tree, seq, from, tag)
             }
             Op::SetAttr { path, directory: true, attr, .. } | Op::Mkdir { path, attr, .. } => {
@@ -148,15 +160,15 @@ impl Volume {
         for name in path.split('/').filter(|name| !name.is_empty()) {
             at = match tree.child(at, name) {
                 Some(ino) => ino,
-                None => tree.insert(at, name, directory(self, attr::implicit_directory(self.owner(), Time::now())))?,
+                None => tree.insert(at, name, directory(self, None))?,
             };
         }
         Ok(at)
     }
 }
 
-fn directory(volume: &Volume, attr: Attr) -> Node {
-    let attr = if attr.mode == 0 { attr::implicit_directory(volume.owner(), Time::now()) } else { attr };
+fn directory(volume: &Volume, attr: Option<Attr>) -> Node {
+    let attr = attr.unwrap_or_else(|| attr::implicit_directory(volume.owner(), Time::now()));
     Node::new(attr, Kind::Dir(Dir::default()), Place::Gone)
 }
 

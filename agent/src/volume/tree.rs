@@ -222,7 +222,11 @@ impl Tree {
             None => Hint::Unknown,
         };
         let paths: Vec<String> = self.places(parent).iter().map(|place| join(place, name)).collect();
-        Ok(if paths.is_empty() { Known::Absent } else { Known::Ask(Question { paths, asked: self.ask(), hint }) })
+        if paths.is_empty() {
+            // Nobody else has a part in this directory yet: what is known is all there is.
+            return Ok(self.child(parent, name).map_or(Known::Absent, Known::Node));
+        }
+        Ok(Known::Ask(Question { paths, asked: self.ask(), hint }))
     }
 
     /// What was known about a name the last time S3 answered.

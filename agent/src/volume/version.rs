@@ -133,6 +133,10 @@ impl Volume {
             }
             (tree.places(dir), tree.ask())
         };
+        if places.is_empty() {
+            // Nobody else has a part in this directory yet: the names that are known are all there are.
+            return Ok(());
+        }
         let mut entries = BTreeMap::new();
         for place in &places {
             match self.list_place(place, &mut entries).await {
@@ -178,5 +182,5 @@ fn collect(page: &Page, prefix: &str, entries: &mut BTreeMap<String, Listed>) {
 /// s3fs leaves files that were deleted while open under a name of its own; they are not shown.
 fn is_name(name: &str) -> bool {
     let legal = !name.is_empty() && name != "." && name != ".." && name.len() <= 255 && !name.contains(['/', '\0']);
-    legal && !name.starts_with(".fuse_hidden")
+    legal && !name.starts_with(".fuse_hidden") && name != super::spill::DIRECTORY
 }

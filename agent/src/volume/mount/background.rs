@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use clap::ValueEnum;
 
 use super::MountArgs;
 use crate::volume::control::{self, Request};
@@ -56,6 +57,11 @@ fn arguments(args: &MountArgs) -> Vec<std::ffi::OsString> {
     option("--uid", args.uid.map(|uid| uid.to_string().into()));
     option("--gid", args.gid.map(|gid| gid.to_string().into()));
     option("--node-name", args.node_name.clone().map(Into::into));
+    let excl = args.excl.to_possible_value().map(|value| value.get_name().to_owned());
+    option("--excl", excl.map(Into::into));
+    option("--cache-size", args.cache_size.map(|bytes| bytes.to_string().into()));
+    option("--dirty-limit", args.dirty_limit.map(|bytes| bytes.to_string().into()));
+    option("--memory-limit", args.memory_limit.map(|bytes| bytes.to_string().into()));
     option("--attr-ttl", Some(args.attr_ttl.to_string().into()));
     all.extend(["--".into(), args.bucket.clone().into(), args.dir.clone().into()]);
     all
