@@ -42,7 +42,7 @@ test: lint ## Everything: lint, unit tests, scenarios on the local cloud; in the
 	$(LINTED) tests/scripts/test.sh
 
 .PHONY: soak
-soak: lint ## The long forms of the volume's tests, half an hour or more: hundreds of kills, races and outages, gigabytes
+soak: lint ## The long forms of the tests that have one: minutes to hours; the machine should do nothing else
 	EC2MPI_SOAK=1 EC2MPI_MODEL_CASES=20000 $(LINTED) tests/scripts/test.sh --profile soak
 
 .PHONY: clean

@@ -22,6 +22,7 @@ pub(crate) mod limits;
 #[cfg(test)]
 mod model;
 pub mod mount;
+pub(crate) mod name;
 pub(crate) mod ops;
 pub mod repair;
 pub(crate) mod replay;
@@ -60,6 +61,15 @@ pub enum Excl {
     Cluster,
 }
 
+/// What closing a file that was written to waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Close {
+    /// The local disk: the journal brings the file to S3 whatever happens to this process.
+    Local,
+    /// S3.
+    S3,
+}
+
 /// How a volume is to be mounted, all of it decided.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -73,12 +83,22 @@ pub struct Options {
     pub control: PathBuf,
     /// Owner of the root and of objects without metadata.
     pub owner: Owner,
+    /// Permissions of the root.
+    pub root_mode: u32,
     /// Name of this node in conflict copies.
     pub node_name: String,
     /// How long S3's word on names and attributes is trusted; zero asks every time.
     pub attr_ttl: Duration,
     /// Whom `O_EXCL` excludes.
     pub excl: Excl,
+    /// What closing a file waits for.
+    pub close: Close,
+    /// Programs cannot change anything.
+    pub read_only: bool,
+    /// Programs cannot be run from it.
+    pub no_exec: bool,
+    /// Hadoop's markers of empty directories (`NAME_$folder$`) are directories.
+    pub compat_dir: bool,
     /// Bounds.
     pub bounds: limits::Bounds,
     /// The first pause of write-back after a failure; further ones are longer.
@@ -94,13 +114,27 @@ impl Options {
             dir,
             cache_dir,
             owner: Owner { uid: nix::unistd::geteuid().as_raw(), gid: nix::unistd::getegid().as_raw() },
+            root_mode: 0o775,
             node_name: "node".to_owned(),
             attr_ttl: Duration::from_secs(1),
             excl: Excl::Node,
+            close: Close::Local,
+            read_only: false,
+            no_exec: false,
+            compat_dir: false,
             bounds: limits::Bounds::default(),
             first_pause: writeback::FIRST_BACKOFF,
         }
     }
+}
+
+/// How reads that reached this process were answered; the kernel's page cache answers the most of them by itself.
+#[derive(Debug, Default)]
+pub(crate) struct Reads {
+    /// From the cache file.
+    pub(crate) hits: AtomicU64,
+    /// After S3 was asked for bytes.
+    pub(crate) misses: AtomicU64,
 }
 
 type Invalidate = Box<dyn Fn(&[Ino]) + Send + Sync>;
@@ -119,6 +153,7 @@ pub(crate) struct Volume {
     pub(crate) cut: Cut,
     /// Parts of open files that only S3 has.
     pub(crate) spills: Spills,
+    pub(crate) reads: Reads,
     /// Whether S3 is away.
     pub(crate) breaker: Breaker,
     /// What could not be uploaded since the mount.
@@ -139,9 +174,6 @@ impl std::fmt::Debug for Volume {
     }
 }
 
-/// Permissions of the root of a volume: the group may write.
-const ROOT_MODE: u32 = libc::S_IFDIR | 0o775;
-
 impl Volume {
     pub(crate) fn new(
         store: Arc<dyn ObjectStore>,
@@ -150,7 +182,7 @@ impl Volume {
         journal: Journal,
     ) -> std::io::Result<Self> {
         let spills = Spills::open(&options.cache_dir, cache.frozen())?;
-        let root = Attr::new(ROOT_MODE, options.owner.uid, options.owner.gid);
+        let root = Attr::new(libc::S_IFDIR | (options.root_mode & 0o7777), options.owner.uid, options.owner.gid);
         Ok(Self {
             store,
             tree: Mutex::new(Tree::new(root, options.attr_ttl)),
@@ -161,6 +193,7 @@ impl Volume {
             limits: Limits::new(options.bounds),
             cut: Cut::default(),
             spills,
+            reads: Reads::default(),
             breaker: Breaker::default(),
             failures: Mutex::default(),
             conflicts: AtomicU64::new(0),

@@ -63,7 +63,7 @@ impl Content {
 
     /// All in S3.
     pub(crate) fn remote(size: u64) -> Arc<Self> {
-        Self::new(State { size, ..State::default() })
+        Self::new(State::remote(size))
     }
 
     /// A new file, with the journal's `open`.
@@ -97,6 +97,11 @@ impl Content {
 }
 
 impl State {
+    /// All in S3.
+    pub(crate) fn remote(size: u64) -> Self {
+        Self { size, ..Self::default() }
+    }
+
     /// `range` as far as the file has it.
     pub(crate) fn clamp(&self, range: Range<u64>) -> Range<u64> {
         range.start.min(self.size)..range.end.min(self.size)

@@ -81,6 +81,17 @@ pub enum Op {
         /// Names this upload.
         write: Uuid,
     },
+    /// Put an empty object for a device, FIFO or socket.
+    Mknod {
+        /// The name.
+        path: String,
+        /// Its attributes.
+        attr: Attr,
+        /// What it replaces.
+        base: Base,
+        /// Names this upload.
+        write: Uuid,
+    },
     /// Delete an object.
     Delete {
         /// The name.
@@ -156,6 +167,7 @@ impl Op {
         match self {
             Self::Put { path, .. }
             | Self::Symlink { path, .. }
+            | Self::Mknod { path, .. }
             | Self::Delete { path, .. }
             | Self::SetAttr { path, .. }
             | Self::Mkdir { path, .. }
@@ -187,6 +199,7 @@ impl Op {
         match self {
             Self::Put { path, base, .. }
             | Self::Symlink { path, base, .. }
+            | Self::Mknod { path, base, .. }
             | Self::Delete { path, base }
             | Self::SetAttr { path, base, .. } => {
                 if path == at {
@@ -227,14 +240,19 @@ impl Op {
         }
     }
 
-    /// Replaces the attributes it will write.
-    pub fn set_attr(&mut self, new: Attr) {
+    /// Whether it writes other headers than the attributes.
+    pub fn has_extra(&self) -> bool {
+        matches!(self, Self::Put { .. } | Self::Rename { .. } | Self::SetAttr { .. })
+    }
+
+    /// Replaces the attributes it will write, and the other headers if it has them and new ones are given.
+    pub fn set_attr(&mut self, new: Attr, new_extra: Option<&Extra>) {
         match self {
-            Self::Put { attr, .. }
-            | Self::Symlink { attr, .. }
-            | Self::Rename { attr, .. }
-            | Self::SetAttr { attr, .. }
-            | Self::Mkdir { attr, .. } => *attr = new,
+            Self::Put { attr, extra, .. } | Self::Rename { attr, extra, .. } | Self::SetAttr { attr, extra, .. } => {
+                *attr = new;
+                new_extra.into_iter().for_each(|new_extra| extra.clone_from(new_extra));
+            }
+            Self::Symlink { attr, .. } | Self::Mknod { attr, .. } | Self::Mkdir { attr, .. } => *attr = new,
             Self::Delete { .. } | Self::RenameDir { .. } | Self::Rmdir { .. } => {}
         }
     }
@@ -270,6 +288,9 @@ pub enum Record {
         seq: Seq,
         /// The new attributes.
         attr: Attr,
+        /// The new other headers, if they have changed too.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        extra: Option<Extra>,
     },
     /// Parts of a file that is being written are in S3, and may be gone from its cache file.
     Spill {
@@ -349,9 +370,9 @@ fn apply(left: &mut BTreeMap<Seq, Unfinished>, record: Record) {
             supersedes.iter().for_each(|old| drop(left.remove(old)));
             left.insert(seq, Unfinished { op, open: true, upload: None });
         }
-        Record::Amend { seq, attr } => {
+        Record::Amend { seq, attr, extra } => {
             if let Some(entry) = left.get_mut(&seq) {
-                entry.op.set_attr(attr);
+                entry.op.set_attr(attr, extra.as_ref());
             }
         }
         Record::Spill { seq, run } => {

@@ -214,6 +214,7 @@ fn say(op: &Op) -> String {
     match op {
         Op::Put { path, .. } => format!("upload {path}"),
         Op::Symlink { path, .. } => format!("link {path}"),
+        Op::Mknod { path, .. } => format!("special file {path}"),
         Op::Delete { path, .. } => format!("delete {path}"),
         Op::Rename { from, to, .. } | Op::RenameDir { from, to, .. } => format!("move {from} to {to}"),
         Op::SetAttr { path, .. } => format!("change attributes of {path}"),

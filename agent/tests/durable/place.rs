@@ -66,7 +66,7 @@ impl Place {
             bucket: self.bucket.clone(),
             prefix: format!("{}/", self.prefix),
             endpoint: Some(endpoint),
-            region: None,
+            ..S3Settings::default()
         }
     }
 

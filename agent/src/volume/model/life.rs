@@ -16,7 +16,7 @@ use crate::volume::journal::Journal;
 use crate::volume::ops::Caller;
 use crate::volume::ops::attributes::Change;
 use crate::volume::ops::namespace::IfThere;
-use crate::volume::ops::rename::End;
+use crate::volume::ops::rename::{End, Replacing};
 use crate::volume::spill::{self, Cut};
 use crate::volume::store::memory::MemoryStore;
 use crate::volume::store::retry::{RetryPolicy, Retrying};
@@ -122,7 +122,7 @@ impl World {
     pub(super) fn write(&self, path: &str, offset: u64, bytes: &[u8]) -> std::result::Result<(), i32> {
         self.life().run(|life| async move {
             let handle = life.open(path).await?;
-            let written = life.volume.write(handle, offset, bytes).await;
+            let written = life.volume.write(handle, offset, bytes, false).await;
             let flushed = life.volume.flush(handle).await;
             let released = life.volume.release(handle).await;
             written.and(flushed).and(released)
@@ -137,7 +137,7 @@ impl World {
 
     pub(super) fn write_slot(&self, slot: usize, offset: u64, bytes: &[u8]) -> std::result::Result<(), i32> {
         let handle = self.life().slots[&slot];
-        self.life().run(|life| async move { life.volume.write(handle, offset, bytes).await })
+        self.life().run(|life| async move { life.volume.write(handle, offset, bytes, false).await })
     }
 
     pub(super) fn read_slot(&self, slot: usize) -> std::result::Result<Vec<u8>, i32> {
@@ -197,7 +197,7 @@ impl World {
     fn change(&self, path: &str, change: Change) -> std::result::Result<(), i32> {
         self.life().run(|life| async move {
             let ino = life.walk(path).await?;
-            life.volume.set_attributes_of(ino, change).await.map(drop)
+            life.volume.set_attributes_of(ino, change, false).await.map(drop)
         })
     }
 
@@ -238,7 +238,7 @@ impl World {
             let (from_parent, from_name) = life.parent(from).await?;
             let (to_parent, to_name) = life.parent(to).await?;
             let (from, to) = (End { parent: from_parent, name: from_name }, End { parent: to_parent, name: to_name });
-            life.volume.rename(from, to, false).await
+            life.volume.rename(from, to, Replacing::Replace).await
         })
     }
 

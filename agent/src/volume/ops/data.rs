@@ -3,11 +3,11 @@
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::sync::RwLockWriteGuard;
 
 use super::seal::sync_data;
-use crate::volume::Volume;
 use crate::volume::cache::extents::Extents;
 use crate::volume::cache::usage::Hold;
 use crate::volume::content::{Content, State};
@@ -17,9 +17,10 @@ use crate::volume::limits::is_full;
 use crate::volume::spill::Spilled;
 use crate::volume::tree::Ino;
 use crate::volume::writeback::FAILING_PATIENCE;
+use crate::volume::{Close, Volume};
 
 /// The largest file: what a multipart upload can hold is 5 TiB.
-const MAX_FILE_BYTES: u64 = 5 << 40;
+pub(super) const MAX_FILE_BYTES: u64 = 5 << 40;
 /// How often what a write needs is fetched again because it was evicted before the write began.
 const PREPARATIONS: usize = 20;
 
@@ -41,7 +42,7 @@ impl Volume {
         Ok(())
     }
 
-    fn file(&self, handle: u64) -> Result<(Ino, Arc<Content>, bool)> {
+    pub(super) fn file(&self, handle: u64) -> Result<(Ino, Arc<Content>, bool)> {
         match self.handles.get(handle)? {
             Handle::File { ino, content, write } => Ok((ino, content, write)),
             Handle::Dir(_) => Err(VolumeError::BadHandle),
@@ -53,16 +54,22 @@ impl Volume {
         let (ino, content, _) = self.file(handle)?;
         let asked = offset..offset.saturating_add(length.into());
         content.note_use(&self.cut, &asked);
+        if let Some(bytes) = read_cached(&content, asked.clone()).await? {
+            self.reads.hits.fetch_add(1, Ordering::Relaxed);
+            return Ok(bytes);
+        }
+        self.reads.misses.fetch_add(1, Ordering::Relaxed);
         loop {
+            self.ensure(ino, &content, asked.clone()).await?;
             if let Some(bytes) = read_cached(&content, asked.clone()).await? {
                 return Ok(bytes);
             }
-            self.ensure(ino, &content, asked.clone()).await?;
         }
     }
 
-    /// Writes into the cache file. The kernel knows the offset: it has the size, for appenders too.
-    pub(crate) async fn write(&self, handle: u64, offset: u64, bytes: &[u8]) -> Result<()> {
+    /// Writes into the cache file. The kernel knows the offset: it has the size, for appenders too. `unprivileged`: the
+    /// writer must not leave the file with rights of its owner.
+    pub(crate) async fn write(&self, handle: u64, offset: u64, bytes: &[u8], unprivileged: bool) -> Result<()> {
         let (ino, content, write) = self.file(handle)?;
         if !write {
             return Err(VolumeError::BadHandle);
@@ -72,18 +79,25 @@ impl Volume {
             return Err(VolumeError::Local(std::io::Error::from_raw_os_error(libc::EFBIG)));
         }
         self.admit_dirty(&content, bytes.len() as u64).await?;
-        match self.write_cached(ino, &content, &range, bytes).await {
+        match self.write_cached(ino, &content, &range, bytes, unprivileged).await {
             Err(VolumeError::Local(error)) if is_full(&error) => {
                 // The disk is smaller than the bounds.
                 self.evict(0).await;
                 self.spill_any(&content).await;
-                self.write_cached(ino, &content, &range, bytes).await
+                self.write_cached(ino, &content, &range, bytes, unprivileged).await
             }
             result => result,
         }
     }
 
-    async fn write_cached(&self, ino: Ino, content: &Content, range: &Range<u64>, bytes: &[u8]) -> Result<()> {
+    async fn write_cached(
+        &self,
+        ino: Ino,
+        content: &Content,
+        range: &Range<u64>,
+        bytes: &[u8],
+        unprivileged: bool,
+    ) -> Result<()> {
         let mut state = self.writable(ino, content, range.clone()).await?;
         let data = state.data.clone().ok_or(VolumeError::Stale)?;
         // Counted before they are there: a part that is being sent ahead is sent again.
@@ -91,7 +105,14 @@ impl Volume {
         data.file.write_all_at(bytes, range.start)?;
         state.note_written(range);
         data.measure(Hold::Dirty)?;
-        self.note_change(ino, &state)
+        self.note_change(ino, &state)?;
+        if unprivileged { self.drop_privileges(ino) } else { Ok(()) }
+    }
+
+    /// Of a dirty file: the attributes go up with its bytes.
+    pub(super) fn drop_privileges(&self, ino: Ino) -> Result<()> {
+        self.tree().get_mut(ino)?.attr.drop_privileges();
+        Ok(())
     }
 
     /// Cuts or extends a file.
@@ -145,7 +166,7 @@ impl Volume {
 
     /// The state of a file whose `range` may be written to: in a cache file that no upload reads, and in the journal. The
     /// parts that `range` is in are in the cache file and not spilled; of the rest, what is not there is spilled.
-    async fn writable<'a>(
+    pub(super) async fn writable<'a>(
         &self,
         ino: Ino,
         content: &'a Content,
@@ -209,7 +230,7 @@ impl Volume {
         Ok(())
     }
 
-    fn note_change(&self, ino: Ino, state: &State) -> Result<()> {
+    pub(super) fn note_change(&self, ino: Ino, state: &State) -> Result<()> {
         let mut tree = self.tree();
         let node = tree.get_mut(ino)?;
         node.size = state.size;
@@ -218,14 +239,17 @@ impl Volume {
         Ok(())
     }
 
-    /// `close` of one descriptor: what was written is on the local disk, and so is the journal that knows of it. Reports
-    /// an upload that failed since.
+    /// `close` of one descriptor: what was written is on the local disk, and so is the journal that knows of it; with
+    /// [`Close::S3`] it is in S3. Reports an upload that failed since.
     pub(crate) async fn flush(&self, handle: u64) -> Result<()> {
         let (ino, content, write) = self.file(handle)?;
         if !write {
             return Ok(());
         }
-        self.secure(ino, &content).await?;
+        match self.options.close {
+            Close::Local => self.secure(ino, &content).await?,
+            Close::S3 => self.upload(ino).await?,
+        }
         self.report(ino)
     }
 
@@ -245,10 +269,16 @@ impl Volume {
     /// Returns when S3 has the file as it is now.
     pub(crate) async fn fsync(&self, handle: u64) -> Result<()> {
         let (ino, _, _) = self.file(handle)?;
-        if let Some(seq) = self.seal(ino).await? {
-            self.wait_for(seq, FAILING_PATIENCE).await?;
-        }
+        self.upload(ino).await?;
         self.report(ino)
+    }
+
+    /// Returns when S3 has the file as it is now, or has been failing for too long.
+    async fn upload(&self, ino: Ino) -> Result<()> {
+        match self.seal(ino).await? {
+            Some(seq) => self.wait_for(seq, FAILING_PATIENCE).await,
+            None => Ok(()),
+        }
     }
 
     fn report(&self, ino: Ino) -> Result<()> {

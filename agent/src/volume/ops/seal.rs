@@ -25,7 +25,7 @@ impl Volume {
             data: data.id,
             spilled: spilled.runs(),
             attr: node.attr,
-            extra: node.extra(),
+            extra: node.extra.clone(),
             base: node.base.clone(),
             write: Uuid::new_v4(),
         }))
@@ -37,7 +37,7 @@ impl Volume {
         let (true, Some(open), Some(data)) = (state.dirty, state.open, state.data.clone()) else { return Ok(()) };
         sync_data(data).await?;
         let attr = self.tree().get(ino)?.attr;
-        if let Some(position) = self.amend(open, attr)? {
+        if let Some(position) = self.amend(open, attr, None)? {
             drop(state);
             self.journal.sync(position).await?;
         }

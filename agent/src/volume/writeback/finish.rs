@@ -4,7 +4,6 @@ use std::sync::atomic::Ordering;
 
 use super::{Tag, pending};
 use crate::volume::Volume;
-use crate::volume::attr::Extra;
 use crate::volume::cache::DataFile;
 use crate::volume::cache::usage::Hold;
 use crate::volume::control::Failure;
@@ -45,7 +44,7 @@ pub(super) struct Uploaded {
     pub(super) path: String,
     pub(super) etag: Etag,
     pub(super) size: u64,
-    pub(super) extra: Extra,
+    pub(super) content_type: Option<String>,
 }
 
 impl Uploaded {
@@ -54,8 +53,8 @@ impl Uploaded {
     }
 
     fn into_remote(self) -> Remote {
-        let Self { path, etag, size, extra } = self;
-        Remote { path, etag, size, last_modified: None, extra, racy: true }
+        let Self { path, etag, size, .. } = self;
+        Remote { path, etag, size, last_modified: None, racy: true }
     }
 }
 
@@ -164,6 +163,7 @@ fn note_uploaded(tree: &mut Tree, seq: Seq, tag: &Tag, uploaded: Uploaded) {
     let Some(node) = tag.ino.and_then(|ino| tree.get_mut(ino).ok()) else { return };
     node.base = uploaded.base();
     node.uploaded = Some(seq);
+    node.extra.content_type.clone_from(&uploaded.content_type);
     node.remote = Some(uploaded.into_remote());
 }
 
