@@ -160,6 +160,8 @@ impl Volume {
                 result => return result,
             }
         }
+        // Whoever looks the name up next must ask.
+        self.tree().get_mut(ino)?.checked = None;
         Err(VolumeError::Stale)
     }
 

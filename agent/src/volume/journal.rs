@@ -413,7 +413,12 @@ impl Journal {
     pub fn open(dir: &Path) -> io::Result<(Self, BTreeMap<Seq, Unfinished>)> {
         let path = dir.join("journal");
         let left = unfinished(file::read(&path)?);
-        let file = JournalFile::rewrite(&path, left.iter().flat_map(|(seq, entry)| as_records(*seq, entry)))?;
+        let rewritten = JournalFile::rewrite(&path, left.iter().flat_map(|(seq, entry)| as_records(*seq, entry)));
+        let file = match rewritten {
+            // The old one is as good, and has space set aside.
+            Err(error) if super::limits::is_full(&error) && path.exists() => JournalFile::resume(&path)?,
+            result => result?,
+        };
         let syncer = Syncer::start(file.handle()?)?;
         Ok((Self { file: Mutex::new(file), syncer }, left))
     }

@@ -129,7 +129,12 @@ impl Tree {
     }
 
     pub(crate) fn is_fresh(&self, stamp: Option<Stamp>) -> bool {
-        stamp.is_some_and(|stamp| stamp.epoch == self.epoch && stamp.at.elapsed() < self.ttl)
+        self.is_fresh_within(stamp, Duration::ZERO)
+    }
+
+    /// Whether it is no older than `grace`, if that is longer than what is trusted anyway.
+    pub(crate) fn is_fresh_within(&self, stamp: Option<Stamp>, grace: Duration) -> bool {
+        stamp.is_some_and(|stamp| stamp.epoch == self.epoch && stamp.at.elapsed() < self.ttl.max(grace))
     }
 
     /// Nothing that S3 said before this is trusted any more.

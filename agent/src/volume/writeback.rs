@@ -44,6 +44,8 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(15);
 const DENIED_PATIENCE: Duration = Duration::from_secs(300);
 /// How long somebody who waits for S3 bears an operation that keeps failing.
 pub(crate) const FAILING_PATIENCE: Duration = Duration::from_secs(25);
+/// How often somebody who waits asks S3 whether it is there, and how long that may take.
+const LOOK: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(500);
 
 /// What an operation's end is told to.
@@ -443,6 +445,8 @@ impl Volume {
 
     /// Returns when an operation is not outstanding any more; an error when it has been failing for `patience`.
     pub(crate) async fn wait_for(&self, seq: Seq, patience: Duration) -> Result<()> {
+        let begun = Instant::now();
+        let mut next_look = begun + LOOK;
         loop {
             let changed = self.queue.changed.notified();
             tokio::pin!(changed);
@@ -453,9 +457,14 @@ impl Volume {
                 if !table.pending.contains(seq) {
                     return Ok(());
                 }
-                if table.failing.get(&seq).is_some_and(|since| since.elapsed() > patience) {
+                if table.failing.get(&seq).is_some_and(|since| since.max(&begun).elapsed() > patience) {
                     return Err(VolumeError::TimedOut);
                 }
+            }
+            if patience <= FAILING_PATIENCE && Instant::now() > next_look {
+                // A large upload takes its time; an S3 that answers nothing at all is not waited for.
+                self.expect_answer().await?;
+                next_look = Instant::now() + LOOK;
             }
             if self.closing.is_cancelled() {
                 return Err(VolumeError::Closing);
@@ -464,6 +473,16 @@ impl Volume {
                 () = changed => {}
                 () = tokio::time::sleep(POLL) => {}
             }
+        }
+    }
+}
+
+impl Volume {
+    /// Whether S3 answers anything.
+    async fn expect_answer(&self) -> Result<()> {
+        match tokio::time::timeout(LOOK, self.store.list("", None, None, 1)).await {
+            Ok(Err(StoreError::Transient(_, _))) | Err(_) => Err(VolumeError::TimedOut),
+            Ok(_) => Ok(()),
         }
     }
 }

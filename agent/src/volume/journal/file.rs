@@ -134,6 +134,17 @@ impl JournalFile {
         Ok(journal)
     }
 
+    /// Goes on with the journal as it is; a torn end is cut off.
+    pub fn resume(path: &Path) -> io::Result<Self> {
+        let (_, whole) = decode(&std::fs::read(path)?)?;
+        let (file, length) = (OpenOptions::new().append(true).open(path)?, whole as u64);
+        if file.metadata()?.len() > length {
+            file.set_len(length)?;
+        }
+        let path = path.to_owned();
+        Ok(Self { path, file, first_length: length, length, reserved: length, position: 0 })
+    }
+
     /// Takes disk space ahead of time: when data fill the disk, what becomes of them can still be written down. Where
     /// the file system has no such thing, appending may fail instead.
     fn reserve(&mut self) {

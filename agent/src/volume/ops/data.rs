@@ -21,17 +21,35 @@ use crate::volume::{Close, Volume};
 
 /// The largest file: what a multipart upload can hold is 5 TiB.
 pub(super) const MAX_FILE_BYTES: u64 = 5 << 40;
+/// Files up to this size are fetched when they are opened for reading.
+const SMALL: u64 = 1 << 20;
 /// How often what a write needs is fetched again because it was evicted before the write began.
 const PREPARATIONS: usize = 20;
 
 impl Volume {
     /// Opens the version an inode shows; [`VolumeError::Stale`] when its name has another one now.
     pub(crate) async fn open(&self, ino: Ino, write: bool) -> Result<u64> {
-        self.revalidate(ino).await?;
+        self.revalidate_open(ino).await?;
         let content = self.tree().get(ino)?.content()?;
+        if !write {
+            self.fetch_small(ino, &content).await?;
+        }
         let handle = self.handles.insert(Handle::File { ino, content, write })?;
         self.count_open(ino, write)?;
         Ok(handle)
+    }
+
+    /// S3 keeps no old versions: what is small is fetched before somebody can replace it. The kernel looks the name up
+    /// again when this version is gone already. Without S3 the reading will tell.
+    async fn fetch_small(&self, ino: Ino, content: &Content) -> Result<()> {
+        let size = content.state.read().await.size;
+        if size > SMALL {
+            return Ok(());
+        }
+        match self.ensure(ino, content, 0..size).await {
+            Err(VolumeError::Stale) => Err(VolumeError::Stale),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     pub(super) fn count_open(&self, ino: Ino, write: bool) -> Result<()> {

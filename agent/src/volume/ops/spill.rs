@@ -177,11 +177,13 @@ impl Volume {
         let copied = self.breaker.patiently(copy).await?;
         let object = self.spills.hold(key, copied);
         let mut state = content.state.write().await;
-        let same = self.remote_is(ino, &etag) && state.size == size && !state.dirty && state.spilled.is_empty();
-        if same {
-            let missing = self.cut.indices(&(0..size)).filter(|index| !state.has(self.cut.range(*index)));
-            let missing: Vec<u64> = missing.collect();
-            missing.into_iter().for_each(|index| state.spilled.insert(index, Place::new(object.clone(), 0)));
+        if self.remote_is(ino, &etag) && state.size == size && !state.dirty {
+            // Those that are in the cache too: they may be evicted before the file is written to.
+            for index in self.cut.indices(&(0..size)) {
+                if state.spilled.get(index).is_none() {
+                    state.spilled.insert(index, Place::new(object.clone(), 0));
+                }
+            }
         }
         Ok(())
     }
