@@ -70,6 +70,17 @@ pub enum Close {
     S3,
 }
 
+/// The object that has the attributes of the root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RootMarker {
+    /// A whole bucket has none: attributes last until the unmount.
+    None,
+    /// It would be `PREFIX/`, and is not there.
+    Missing,
+    /// It is there.
+    There(Attr, attr::Extra),
+}
+
 /// How a volume is to be mounted, all of it decided.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -85,6 +96,8 @@ pub struct Options {
     pub owner: Owner,
     /// Permissions of the root.
     pub root_mode: u32,
+    /// What the root's own marker says, where there is a prefix that may have one.
+    pub root: RootMarker,
     /// Name of this node in conflict copies.
     pub node_name: String,
     /// How long S3's word on names and attributes is trusted; zero asks every time.
@@ -115,6 +128,7 @@ impl Options {
             cache_dir,
             owner: Owner { uid: nix::unistd::geteuid().as_raw(), gid: nix::unistd::getegid().as_raw() },
             root_mode: 0o775,
+            root: RootMarker::None,
             node_name: "node".to_owned(),
             attr_ttl: Duration::from_secs(1),
             excl: Excl::Node,
@@ -182,10 +196,9 @@ impl Volume {
         journal: Journal,
     ) -> std::io::Result<Self> {
         let spills = Spills::open(&options.cache_dir, cache.frozen())?;
-        let root = Attr::new(libc::S_IFDIR | (options.root_mode & 0o7777), options.owner.uid, options.owner.gid);
         Ok(Self {
             store,
-            tree: Mutex::new(Tree::new(root, options.attr_ttl)),
+            tree: Mutex::new(root_tree(&options)),
             cache,
             journal,
             queue: Queue::default(),
@@ -204,6 +217,11 @@ impl Volume {
         })
     }
 
+    /// Whether the attributes of the root are kept in S3.
+    pub(crate) fn has_root_marker(&self) -> bool {
+        self.options.root != RootMarker::None
+    }
+
     /// The tree, locked. Never hold it across an await.
     pub(crate) fn tree(&self) -> MutexGuard<'_, Tree> {
         self.tree.lock()
@@ -219,5 +237,13 @@ impl Volume {
         if let Some(invalidate) = self.invalidate.get() {
             invalidate(&known);
         }
+    }
+}
+
+fn root_tree(options: &Options) -> Tree {
+    let new = Attr::new(libc::S_IFDIR | (options.root_mode & 0o7777), options.owner.uid, options.owner.gid);
+    match &options.root {
+        RootMarker::There(attr, extra) => Tree::new(*attr, extra.clone(), options.attr_ttl),
+        RootMarker::None | RootMarker::Missing => Tree::new(new, attr::Extra::default(), options.attr_ttl),
     }
 }

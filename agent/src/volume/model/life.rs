@@ -23,7 +23,7 @@ use crate::volume::store::retry::{RetryPolicy, Retrying};
 use crate::volume::tree::Ino;
 use crate::volume::{Options, Volume, replay};
 
-const CALLER: Caller = Caller { uid: 7, gid: 7 };
+const CALLER: Caller = Caller { uid: 7, gid: 7, umask: 0 };
 /// Parts of a few pages, so that small files have several.
 const CUT: Cut = Cut { single_put: 65_536, part: 16_384, single_copy: 100_000, copy_part: 65_536 };
 /// Less than the largest file: parts are spilled and evicted all the time.

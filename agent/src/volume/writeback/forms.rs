@@ -30,6 +30,10 @@ impl Volume {
 
     async fn other_forms(&self, path: &str) -> Result<Vec<(String, ObjectInfo)>> {
         let mut found = Vec::new();
+        // The root's marker has no name that could be bare.
+        if path.is_empty() {
+            return Ok(found);
+        }
         if let Some(info) = self.look(path).await?.filter(attr::is_directory) {
             found.push((path.to_owned(), info));
         }
