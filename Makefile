@@ -43,7 +43,7 @@ test: lint ## Everything: lint, unit tests, scenarios on the local cloud; in the
 
 .PHONY: soak
 soak: lint ## The long forms of the tests that have one: minutes to hours; the machine should do nothing else
-	EC2MPI_SOAK=1 $(LINTED) tests/scripts/test.sh --profile soak
+	EC2MPI_SOAK=1 EC2MPI_MODEL_CASES=20000 $(LINTED) tests/scripts/test.sh --profile soak
 
 .PHONY: clean
 clean: ## Remove what was compiled

@@ -9,7 +9,7 @@ use tokio::runtime::Builder;
 
 use crate::node::{self, archive, join, paths::Paths, supervise, wrapper};
 use crate::telemetry;
-use crate::volume::{control, mount};
+use crate::volume::{control, mount, repair};
 
 /// What runs on every node of an ec2mpi cluster, and the volume by itself.
 #[derive(Debug, Parser)]
@@ -33,6 +33,8 @@ enum Verb {
     Status(control::StatusArgs),
     /// Drain, then unmount
     Umount(control::UmountArgs),
+    /// List what dead nodes left in a bucket, and remove it with --delete
+    Repair(repair::RepairArgs),
     /// Run one order of the spool
     #[command(hide = true)]
     Job { dir: PathBuf },
@@ -67,6 +69,7 @@ fn carry_out(verb: Verb) -> anyhow::Result<()> {
         Verb::Drain(args) => control::drain(args),
         Verb::Status(args) => control::status(args),
         Verb::Umount(args) => control::umount(args),
+        Verb::Repair(args) => repair::run(&args),
         Verb::Job { dir } => wrapper::run(&dir),
         Verb::Pack { path } => archive::pack(&path, std::io::stdout().lock()),
         Verb::Unpack { path } => archive::unpack(&path, std::io::stdin().lock()),

@@ -13,15 +13,20 @@ pub mod cache;
 pub(crate) mod content;
 pub mod control;
 pub mod error;
+pub mod failpoint;
 pub(crate) mod fetch;
 pub mod fuse;
 pub(crate) mod handle;
 pub mod journal;
 pub(crate) mod limits;
+#[cfg(test)]
+mod model;
 pub mod mount;
 pub(crate) mod name;
 pub(crate) mod ops;
+pub mod repair;
 pub(crate) mod replay;
+pub(crate) mod spill;
 pub mod store;
 pub(crate) mod tree;
 pub(crate) mod version;
@@ -42,9 +47,19 @@ use self::control::Failure;
 use self::handle::Handles;
 use self::journal::Journal;
 use self::limits::Limits;
+use self::spill::{Cut, Spills};
 use self::store::ObjectStore;
 use self::tree::{Ino, Tree};
 use self::writeback::Queue;
+
+/// Whom `O_EXCL` excludes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Excl {
+    /// Everybody on this node. A creator on another node is found at the upload.
+    Node,
+    /// Everybody: the create waits for S3.
+    Cluster,
+}
 
 /// What closing a file that was written to waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -87,6 +102,8 @@ pub struct Options {
     pub node_name: String,
     /// How long S3's word on names and attributes is trusted; zero asks every time.
     pub attr_ttl: Duration,
+    /// Whom `O_EXCL` excludes.
+    pub excl: Excl,
     /// What closing a file waits for.
     pub close: Close,
     /// Programs cannot change anything.
@@ -97,6 +114,8 @@ pub struct Options {
     pub compat_dir: bool,
     /// Bounds.
     pub bounds: limits::Bounds,
+    /// The first pause of write-back after a failure; further ones are longer.
+    pub first_pause: Duration,
 }
 
 impl Options {
@@ -112,11 +131,13 @@ impl Options {
             root: RootMarker::None,
             node_name: "node".to_owned(),
             attr_ttl: Duration::from_secs(1),
+            excl: Excl::Node,
             close: Close::Local,
             read_only: false,
             no_exec: false,
             compat_dir: false,
             bounds: limits::Bounds::default(),
+            first_pause: writeback::FIRST_BACKOFF,
         }
     }
 }
@@ -142,6 +163,10 @@ pub(crate) struct Volume {
     pub(crate) queue: Queue,
     pub(crate) handles: Handles,
     pub(crate) limits: Limits,
+    /// How files are cut into parts.
+    pub(crate) cut: Cut,
+    /// Parts of open files that only S3 has.
+    pub(crate) spills: Spills,
     pub(crate) reads: Reads,
     /// Whether S3 is away.
     pub(crate) breaker: Breaker,
@@ -164,8 +189,14 @@ impl std::fmt::Debug for Volume {
 }
 
 impl Volume {
-    pub(crate) fn new(store: Arc<dyn ObjectStore>, options: Options, cache: Cache, journal: Journal) -> Self {
-        Self {
+    pub(crate) fn new(
+        store: Arc<dyn ObjectStore>,
+        options: Options,
+        cache: Cache,
+        journal: Journal,
+    ) -> std::io::Result<Self> {
+        let spills = Spills::open(&options.cache_dir, cache.frozen())?;
+        Ok(Self {
             store,
             tree: Mutex::new(root_tree(&options)),
             cache,
@@ -173,6 +204,8 @@ impl Volume {
             queue: Queue::default(),
             handles: Handles::new(options.bounds.handles),
             limits: Limits::new(options.bounds),
+            cut: Cut::default(),
+            spills,
             reads: Reads::default(),
             breaker: Breaker::default(),
             failures: Mutex::default(),
@@ -181,7 +214,7 @@ impl Volume {
             leave: CancellationToken::new(),
             invalidate: OnceLock::new(),
             options,
-        }
+        })
     }
 
     /// Whether the attributes of the root are kept in S3.

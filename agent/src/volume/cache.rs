@@ -4,17 +4,23 @@
 //! journal names survives a restart; the rest is removed by [`Cache::collect`].
 
 pub mod extents;
+pub mod usage;
 
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::fcntl::{FallocateFlags, fallocate};
+use nix::unistd::{Whence, lseek};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+use self::usage::{Charge, Hold, Usage};
 
 /// Names one cache file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -33,6 +39,7 @@ pub struct Cache {
     lost: PathBuf,
     /// Set when the volume ends: from then on no data file is deleted any more.
     frozen: Arc<AtomicBool>,
+    usage: Arc<Usage>,
 }
 
 impl Cache {
@@ -42,7 +49,7 @@ impl Cache {
         for path in [dir, data.as_path(), lost.as_path()] {
             make_private_dir(path)?;
         }
-        Ok(Self { data, lost, frozen: Arc::default() })
+        Ok(Self { data, lost, frozen: Arc::default(), usage: Arc::default() })
     }
 
     /// A new, empty data file.
@@ -60,11 +67,38 @@ impl Cache {
         Ok(self.adopt(id, path, file))
     }
 
-    /// A copy of a data file, sharing blocks where the file system can.
+    /// A copy of a data file, with its holes.
     pub fn duplicate(&self, original: &DataFile) -> io::Result<Arc<DataFile>> {
         let copy = self.create()?;
-        io::copy(&mut File::open(&original.path)?, &mut &copy.file)?;
+        // A handle of its own: looking for data moves the offset.
+        let source = File::open(&original.path)?;
+        let length = source.metadata()?.len();
+        copy.file.set_len(length)?;
+        let mut at = 0;
+        while let Some(range) = next_data(&source, at, length)? {
+            copy_range(&source, &copy.file, range.clone())?;
+            at = range.end;
+        }
+        copy.measure(Hold::Dirty)?;
         Ok(copy)
+    }
+
+    /// What all data files take.
+    pub fn usage(&self) -> &Usage {
+        &self.usage
+    }
+
+    /// Set when the volume ends.
+    pub(crate) fn frozen(&self) -> Arc<AtomicBool> {
+        self.frozen.clone()
+    }
+
+    /// What lost+found says was to be done with its files.
+    pub(crate) fn lost_notes(&self) -> io::Result<Vec<Vec<u8>>> {
+        let paths = std::fs::read_dir(&self.lost)?.map(|entry| entry.map(|entry| entry.path()));
+        let paths = paths.collect::<io::Result<Vec<PathBuf>>>()?;
+        let notes = paths.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "json"));
+        notes.map(std::fs::read).collect()
     }
 
     /// Removes every data file that is not in `named`.
@@ -110,8 +144,37 @@ impl Cache {
     }
 
     fn adopt(&self, id: DataId, path: PathBuf, file: File) -> Arc<DataFile> {
-        Arc::new(DataFile { id, path, file, frozen: self.frozen.clone() })
+        let charge = Charge::none(self.usage.clone());
+        Arc::new(DataFile { id, path, file, frozen: self.frozen.clone(), charge })
     }
+}
+
+/// The next range from `at` on that is not a hole.
+fn next_data(file: &File, at: u64, length: u64) -> io::Result<Option<Range<u64>>> {
+    if at >= length {
+        return Ok(None);
+    }
+    let offset = |at: u64| i64::try_from(at).map_err(io::Error::other);
+    let start = match lseek(file, offset(at)?, Whence::SeekData) {
+        Ok(start) => start,
+        Err(nix::errno::Errno::ENXIO) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let end = lseek(file, start, Whence::SeekHole)?;
+    let bytes = |at: i64| u64::try_from(at).map_err(io::Error::other);
+    Ok(Some(bytes(start)?..bytes(end)?.min(length)))
+}
+
+fn copy_range(source: &File, target: &File, range: Range<u64>) -> io::Result<()> {
+    let mut buffer = vec![0; 256 << 10];
+    let mut at = range.start;
+    while at < range.end {
+        let length = usize::try_from(range.end - at).unwrap_or(usize::MAX).min(buffer.len());
+        source.read_exact_at(&mut buffer[..length], at)?;
+        target.write_all_at(&buffer[..length], at)?;
+        at += length as u64;
+    }
+    Ok(())
 }
 
 fn make_private_dir(path: &Path) -> io::Result<()> {
@@ -129,6 +192,37 @@ pub struct DataFile {
     /// Open for reading and writing.
     pub file: File,
     frozen: Arc<AtomicBool>,
+    charge: Charge,
+}
+
+impl DataFile {
+    /// Measures what it takes on the disk, and counts it as `hold`.
+    pub fn measure(&self, hold: Hold) -> io::Result<()> {
+        self.charge.set(hold, self.file.metadata()?.blocks() * 512);
+        Ok(())
+    }
+
+    /// Counts what it took when it was measured as `hold`.
+    pub fn hold(&self, hold: Hold) {
+        self.charge.set(hold, self.charge.bytes());
+    }
+
+    /// Measures again what it takes on the disk.
+    pub fn remeasure(&self) -> io::Result<()> {
+        self.measure(self.charge.hold())
+    }
+
+    /// Bytes on disk, when it was last measured.
+    pub fn bytes(&self) -> u64 {
+        self.charge.bytes()
+    }
+
+    /// Gives the disk space of `range` back; its bytes are zero then.
+    pub fn punch(&self, range: Range<u64>) -> io::Result<()> {
+        let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        let offset = |at: u64| i64::try_from(at).map_err(io::Error::other);
+        Ok(fallocate(&self.file, flags, offset(range.start)?, offset(range.end - range.start)?)?)
+    }
 }
 
 impl Drop for DataFile {
@@ -161,6 +255,23 @@ mod tests {
         assert!(path.exists());
         drop(second);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_copy_has_the_holes_of_the_original() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
+        let one = cache.create().unwrap();
+        one.file.write_all_at(&[7; 300_000], 0).unwrap();
+        one.file.write_all_at(&[8; 100], 64 << 20).unwrap();
+        one.punch(65_536..131_072).unwrap();
+        one.measure(Hold::Clean).unwrap();
+        let two = cache.duplicate(&one).unwrap();
+        assert!(std::fs::read(&one.path).unwrap() == std::fs::read(&two.path).unwrap());
+        assert!(two.bytes() < 1 << 20 && two.bytes() > 200_000, "{}", two.bytes());
+        assert_eq!((cache.usage().clean(), cache.usage().dirty()), (one.bytes(), two.bytes()));
+        drop(two);
+        assert_eq!(cache.usage().dirty(), 0);
     }
 
     #[test]

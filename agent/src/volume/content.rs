@@ -1,8 +1,9 @@
 //! The bytes of one inode: which cache file has them, which of them it has, and whether S3 has them too.
 //!
-//! A [`State`] that is not clean has all of its bytes. A sealed cache file is not written to any more while its upload
-//! is not done: the next write takes a copy.
+//! What the cache file of a [`State`] that is not clean lacks is spilled. A sealed cache file is not written to any more
+//! while its upload is not done: the next write takes a copy.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,6 +13,7 @@ use tokio::sync::{Mutex, RwLock};
 use super::cache::DataFile;
 use super::cache::extents::Extents;
 use super::journal::Seq;
+use super::spill::{Cut, Spilled};
 
 /// The bytes of one inode. Lock order: `fetching`, then `state`, then the tree.
 #[derive(Debug)]
@@ -19,8 +21,8 @@ pub(crate) struct Content {
     pub(crate) state: RwLock<State>,
     /// Held while bytes are fetched, so that each is fetched once.
     pub(crate) fetching: Mutex<Window>,
-    /// When it was last read or opened.
-    pub(crate) used: parking_lot::Mutex<Instant>,
+    /// When each part was last read.
+    used: parking_lot::Mutex<BTreeMap<u64, Instant>>,
 }
 
 /// How far sequential readers are read ahead for.
@@ -32,7 +34,7 @@ pub(crate) struct Window {
     pub(crate) length: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct State {
     /// The cache file, once there is a byte in it.
     pub(crate) data: Option<Arc<DataFile>>,
@@ -46,15 +48,17 @@ pub(crate) struct State {
     pub(crate) sealed: Option<Seq>,
     /// The journal's `Open` of the unsealed bytes.
     pub(crate) open: Option<Seq>,
+    /// Parts that S3 has in objects of this volume.
+    pub(crate) spilled: Spilled,
+    /// When each part was last written, by `writes`.
+    pub(crate) written: BTreeMap<u64, u64>,
+    /// How often the file was written to.
+    writes: u64,
 }
 
 impl Content {
     fn new(state: State) -> Arc<Self> {
-        Arc::new(Self {
-            state: RwLock::new(state),
-            fetching: Mutex::default(),
-            used: parking_lot::Mutex::new(Instant::now()),
-        })
+        Arc::new(Self { state: RwLock::new(state), fetching: Mutex::default(), used: parking_lot::Mutex::default() })
     }
 
     /// All in S3.
@@ -62,17 +66,40 @@ impl Content {
         Self::new(State::remote(size))
     }
 
-    /// All in the cache, and in the upload `sealed` if there is one; else dirty, with the journal's `open`.
-    pub(crate) fn local(data: Arc<DataFile>, size: u64, sealed: Option<Seq>, open: Option<Seq>) -> Arc<Self> {
-        let present = Extents::whole(size);
-        Self::new(State { data: Some(data), present, size, dirty: sealed.is_none(), sealed, open })
+    /// A new file, with the journal's `open`.
+    pub(crate) fn new_file(data: Arc<DataFile>, open: Seq) -> Arc<Self> {
+        Self::new(State { data: Some(data), dirty: true, open: Some(open), ..State::default() })
+    }
+
+    /// All in the cache but what is spilled, and in the upload `sealed`.
+    pub(crate) fn sealed(data: Arc<DataFile>, size: u64, sealed: Seq, spilled: Spilled, cut: &Cut) -> Arc<Self> {
+        let mut present = Extents::whole(size);
+        spilled.indices().for_each(|index| present.remove(cut.range(index)));
+        Self::new(State { data: Some(data), present, size, sealed: Some(sealed), spilled, ..State::default() })
+    }
+
+    /// Somebody reads `range`.
+    pub(crate) fn note_use(&self, cut: &Cut, range: &Range<u64>) {
+        let now = Instant::now();
+        let mut used = self.used.lock();
+        used.extend(cut.indices(range).map(|index| (index, now)));
+    }
+
+    /// When part `index` was last read; none for a part that never was.
+    pub(crate) fn last_use(&self, index: u64) -> Option<Instant> {
+        self.used.lock().get(&index).copied()
+    }
+
+    /// Forgets when a part was read that is not there any more.
+    pub(crate) fn forget_use(&self, index: u64) {
+        self.used.lock().remove(&index);
     }
 }
 
 impl State {
     /// All in S3.
     pub(crate) fn remote(size: u64) -> Self {
-        Self { data: None, present: Extents::default(), size, dirty: false, sealed: None, open: None }
+        Self { size, ..Self::default() }
     }
 
     /// `range` as far as the file has it.
@@ -80,8 +107,48 @@ impl State {
         range.start.min(self.size)..range.end.min(self.size)
     }
 
-    /// Whether all of the file is in the cache.
-    pub(crate) fn is_complete(&self) -> bool {
-        self.dirty || self.present.contains(0..self.size)
+    /// Whether the cache file has all of `range` that the file has.
+    pub(crate) fn has(&self, range: Range<u64>) -> bool {
+        self.present.contains(self.clamp(range))
+    }
+
+    /// `range` is about to be written to: what was read of its parts before is old.
+    pub(crate) fn note_touched(&mut self, cut: &Cut, range: &Range<u64>) {
+        self.writes += 1;
+        for index in cut.indices(range) {
+            self.written.insert(index, self.writes);
+        }
+    }
+
+    /// `range` was written to the cache file; what lies between the old end and it is a hole.
+    pub(crate) fn note_written(&mut self, range: &Range<u64>) {
+        self.present.insert(range.clone());
+        if range.end > self.size {
+            self.present.insert(self.size..range.end);
+            self.size = range.end;
+        }
+    }
+
+    /// The file was cut or extended; new bytes are a hole.
+    pub(crate) fn resize(&mut self, cut: &Cut, size: u64) {
+        if size > self.size {
+            self.present.insert(self.size..size);
+        } else {
+            self.present.remove(size..u64::MAX);
+            self.written.retain(|index, _| cut.range(*index).start < size);
+        }
+        self.note_touched(cut, &(size.saturating_sub(1)..size));
+        self.size = size;
+    }
+
+    /// The parts that must be in the cache file, and nowhere else, before `range` is written to: those it is in, and
+    /// the last one when the file grows.
+    pub(crate) fn affected(&self, cut: &Cut, range: &Range<u64>) -> Vec<u64> {
+        let mut parts: Vec<u64> = cut.indices(range).collect();
+        if range.end > self.size && self.size > 0 {
+            parts.push(cut.index(self.size - 1));
+        }
+        parts.retain(|index| self.spilled.get(*index).is_some());
+        parts
     }
 }

@@ -6,12 +6,15 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 
 use super::Volume;
 use super::cache::DataFile;
-use super::content::{Content, Window};
+use super::content::{Content, State, Window};
 use super::error::{Result, VolumeError};
+use super::limits::is_full;
+use super::spill::{Place, Spilled};
 use super::store::{Etag, ObjectKey, StoreError};
 use super::tree::Ino;
 
@@ -26,39 +29,84 @@ const PARALLEL: usize = 8;
 /// How often a version is looked for again when it was moved meanwhile.
 const MOVES: usize = 3;
 
+/// Bytes to be fetched: from the inode's object, or from one of this volume's own.
+#[derive(Debug)]
+struct Piece {
+    range: Range<u64>,
+    spilled: Option<Place>,
+}
+
 impl Volume {
-    /// Returns when `range` of the inode's version is in its cache file. [`VolumeError::Stale`] when somebody else
-    /// replaced the object and these bytes were not fetched before.
+    /// Returns when `range` of the inode's version is in its cache file, for now. [`VolumeError::Stale`] when somebody
+    /// else replaced the object and these bytes were not fetched before.
     pub(crate) async fn ensure(&self, ino: Ino, content: &Content, range: Range<u64>) -> Result<()> {
+        content.note_use(&self.cut, &range);
         let mut window = content.fetching.lock().await;
-        let (gaps, size) = {
-            let state = content.state.read().await;
-            let range = state.clamp(range.clone());
-            if state.dirty || state.present.contains(range.clone()) {
+        let (pieces, size) = {
+            let mut state = content.state.write().await;
+            self.forget_spilled(ino, &mut state);
+            if state.has(range.clone()) {
                 return Ok(());
             }
-            (state.present.missing(widen(&range, state.size, &mut window)), state.size)
+            let gaps = state.present.missing(widen(&state.clamp(range), state.size, &mut window));
+            (self.pieces(&state, &gaps), state.size)
         };
+        // Before, and not after: what was fetched must stay until it is read.
+        self.make_room(pieces.iter().map(|piece| piece.range.end - piece.range.start).sum()).await;
         let data = self.data_file(content, size).await?;
-        for piece in self.fetch_pieces(ino, &data, &gaps).await? {
-            self.keep(content, &data, piece).await;
-        }
-        self.after_fetch(gaps.iter().map(|gap| gap.end - gap.start).sum()).await;
+        let mut fetched = futures::stream::iter(pieces)
+            .map(|piece| self.fetch_piece(ino, content, &data, piece))
+            .buffer_unordered(PARALLEL);
+        while fetched.try_next().await?.is_some() {}
         Ok(())
     }
 
-    /// Returns when all of the inode's version is in its cache file.
+    /// Returns when all of the inode's version is in its cache file, or spilled.
     pub(crate) async fn ensure_all(&self, ino: Ino, content: &Content) -> Result<()> {
         loop {
-            let size = {
+            let gap = {
                 let state = content.state.read().await;
-                if state.is_complete() {
-                    return Ok(());
-                }
-                state.size
+                let gaps = state.present.missing(0..state.size);
+                gaps.into_iter().find(|gap| !self.cut.indices(gap).all(|index| state.spilled.get(index).is_some()))
             };
-            self.ensure(ino, content, 0..size).await?;
+            match gap {
+                Some(gap) => self.ensure(ino, content, gap).await?,
+                None => return Ok(()),
+            }
         }
+    }
+
+    /// After an upload: what was spilled of the file goes.
+    pub(crate) async fn release_spilled(&self, ino: Ino) {
+        let content = self.tree().get(ino).and_then(|node| node.content()).ok();
+        if let Some(content) = content {
+            self.forget_spilled(ino, &mut *content.state.write().await);
+        }
+    }
+
+    /// What was spilled of a file is not needed any more when the upload that was made of it is done.
+    pub(crate) fn forget_spilled(&self, ino: Ino, state: &mut State) {
+        if state.sealed.is_some() && self.is_clean(ino, state) {
+            state.spilled = Spilled::default();
+            state.sealed = None;
+        }
+    }
+
+    fn pieces(&self, state: &State, gaps: &[Range<u64>]) -> Vec<Piece> {
+        let whole = gaps.iter().flat_map(split);
+        if state.spilled.is_empty() {
+            return whole.map(|range| Piece { range, spilled: None }).collect();
+        }
+        let parts = whole.flat_map(|range| {
+            let parts = self.cut.indices(&range);
+            parts.map(move |index| (index, range.clone()))
+        });
+        let clip = |(index, range): (u64, Range<u64>)| {
+            let part = self.cut.range(index);
+            let range = range.start.max(part.start)..range.end.min(part.end);
+            Piece { range, spilled: state.spilled.get(index).cloned() }
+        };
+        parts.map(clip).collect()
     }
 
     async fn data_file(&self, content: &Content, size: u64) -> Result<Arc<DataFile>> {
@@ -72,16 +120,32 @@ impl Volume {
         Ok(data)
     }
 
-    async fn fetch_pieces(&self, ino: Ino, data: &DataFile, gaps: &[Range<u64>]) -> Result<Vec<Range<u64>>> {
-        let pieces: Vec<_> = gaps.iter().flat_map(split).collect();
-        futures::stream::iter(pieces)
-            .map(|piece| self.fetch_piece(ino, data, piece))
-            .buffer_unordered(PARALLEL)
-            .try_collect()
-            .await
+    async fn fetch_piece(&self, ino: Ino, content: &Content, data: &Arc<DataFile>, piece: Piece) -> Result<()> {
+        let length = piece.range.end - piece.range.start;
+        // Twice: the client gathers what it reads, and hands it over in one.
+        let _memory = self.limits.memory(2 * length).await?;
+        let bytes = match &piece.spilled {
+            Some(place) => self.fetch_spilled(place, &piece.range).await?,
+            None => self.fetch_version(ino, &piece.range).await?,
+        };
+        if bytes.len() as u64 != length {
+            return Err(VolumeError::Stale);
+        }
+        match self.keep(content, data, &piece.range, &bytes).await {
+            Err(error) if is_full(&error) => {
+                self.evict(0).await;
+                Ok(self.keep(content, data, &piece.range, &bytes).await?)
+            }
+            result => Ok(result?),
+        }
     }
 
-    async fn fetch_piece(&self, ino: Ino, data: &DataFile, piece: Range<u64>) -> Result<Range<u64>> {
+    async fn fetch_spilled(&self, place: &Place, range: &Range<u64>) -> Result<Bytes> {
+        let key = ObjectKey::new(&place.object.key);
+        self.breaker.patiently(|| self.store.get_range(&key, &place.object.etag, place.within(range))).await
+    }
+
+    async fn fetch_version(&self, ino: Ino, range: &Range<u64>) -> Result<Bytes> {
         let mut tried = None;
         for _ in 0..MOVES {
             let (path, etag) = self.remote_of(ino)?;
@@ -89,18 +153,15 @@ impl Volume {
                 break;
             }
             let key = ObjectKey::new(path.as_str());
-            match self.breaker.patiently(|| self.store.get_range(&key, &etag, piece.clone())).await {
-                Ok(bytes) if bytes.len() as u64 == piece.end - piece.start => {
-                    data.file.write_all_at(&bytes, piece.start)?;
-                    return Ok(piece);
-                }
-                Ok(_) => return Err(VolumeError::Stale),
+            match self.breaker.patiently(|| self.store.get_range(&key, &etag, range.clone())).await {
                 Err(VolumeError::Store(StoreError::NotFound(_) | StoreError::Conflict(_))) => {
                     tried = Some((path, etag));
                 }
-                Err(error) => return Err(error),
+                result => return result,
             }
         }
+        // Whoever looks the name up next must ask.
+        self.tree().get_mut(ino)?.checked = None;
         Err(VolumeError::Stale)
     }
 
@@ -110,11 +171,29 @@ impl Volume {
         Ok((remote.path.clone(), remote.etag.clone()))
     }
 
-    async fn keep(&self, content: &Content, data: &Arc<DataFile>, piece: Range<u64>) {
+    /// Whether the inode shows this version of its object.
+    pub(crate) fn remote_is(&self, ino: Ino, etag: &Etag) -> bool {
+        self.remote_of(ino).is_ok_and(|(_, now)| now == *etag)
+    }
+
+    /// Puts what was fetched into the cache file, where that still lacks it and the file still has it.
+    async fn keep(
+        &self,
+        content: &Content,
+        data: &Arc<DataFile>,
+        range: &Range<u64>,
+        bytes: &Bytes,
+    ) -> std::io::Result<()> {
         let mut state = content.state.write().await;
-        if state.data.as_ref().is_some_and(|now| Arc::ptr_eq(now, data)) {
-            state.present.insert(piece);
+        if !state.data.as_ref().is_some_and(|now| Arc::ptr_eq(now, data)) {
+            return Ok(());
         }
+        for gap in state.present.missing(state.clamp(range.clone())) {
+            let within = |at: u64| usize::try_from(at - range.start).map_err(std::io::Error::other);
+            data.file.write_all_at(&bytes[within(gap.start)?..within(gap.end)?], gap.start)?;
+            state.present.insert(gap);
+        }
+        data.remeasure()
     }
 }
 

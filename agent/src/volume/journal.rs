@@ -22,6 +22,8 @@ use self::file::JournalFile;
 use self::sync::Syncer;
 use super::attr::{Attr, Extra};
 use super::cache::DataId;
+use super::failpoint;
+use super::spill::{self, Run};
 use super::store::Etag;
 
 /// Position of an operation in the order of all operations of a volume.
@@ -52,8 +54,11 @@ pub enum Op {
     Put {
         /// The name of the file.
         path: String,
-        /// Its bytes, all of them.
+        /// Its bytes, all that are not spilled.
         data: DataId,
+        /// Parts that S3 has in objects of this volume.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        spilled: Vec<Run>,
         /// Its attributes.
         attr: Attr,
         /// Its other headers.
@@ -119,6 +124,9 @@ pub enum Op {
         from: String,
         /// The new name.
         to: String,
+        /// The directory's attributes, which move with its marker.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        attr: Option<Attr>,
     },
     /// Change the attributes of an object, or of a directory's marker.
     SetAttr {
@@ -164,7 +172,7 @@ impl Op {
             | Self::SetAttr { path, .. }
             | Self::Mkdir { path, .. }
             | Self::Rmdir { path } => vec![path],
-            Self::Rename { from, to, .. } | Self::RenameDir { from, to } => vec![from, to],
+            Self::Rename { from, to, .. } | Self::RenameDir { from, to, .. } => vec![from, to],
         }
     }
 
@@ -207,6 +215,28 @@ impl Op {
                 }
             }
             Self::RenameDir { .. } | Self::Mkdir { .. } | Self::Rmdir { .. } => {}
+        }
+    }
+
+    /// The spilled parts it needs.
+    pub fn spilled(&self) -> &[Run] {
+        match self {
+            Self::Put { spilled, .. } => spilled,
+            _ => &[],
+        }
+    }
+
+    /// Parts of the file are in an object now.
+    pub fn add_spilled(&mut self, run: Run) {
+        if let Self::Put { spilled, .. } = self {
+            spill::add_run(spilled, run);
+        }
+    }
+
+    /// `count` parts of the file from `first` on are in its cache file again.
+    pub fn remove_spilled(&mut self, first: u64, count: u64) {
+        if let Self::Put { spilled, .. } = self {
+            spill::remove_runs(spilled, first, count);
         }
     }
 
@@ -262,6 +292,29 @@ pub enum Record {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         extra: Option<Extra>,
     },
+    /// Parts of a file that is being written are in S3, and may be gone from its cache file.
+    Spill {
+        /// The file's `Open`.
+        seq: Seq,
+        /// The parts.
+        run: Run,
+    },
+    /// Parts of a file that is being written are in its cache file only, again.
+    Unspill {
+        /// The file's `Open`.
+        seq: Seq,
+        /// The first part.
+        first: u64,
+        /// How many.
+        count: u64,
+    },
+    /// An operation began a multipart upload: to be given up if the process ends before it is done.
+    Upload {
+        /// The operation.
+        seq: Seq,
+        /// The upload.
+        upload: OpenUpload,
+    },
     /// S3 has it, or it is not wanted any more.
     Done {
         /// The operation.
@@ -278,6 +331,15 @@ pub enum Record {
     },
 }
 
+/// A multipart upload that was begun.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenUpload {
+    /// The key it is for.
+    pub key: String,
+    /// S3's name for it.
+    pub id: String,
+}
+
 /// An operation that the journal says is not done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unfinished {
@@ -285,6 +347,8 @@ pub struct Unfinished {
     pub op: Op,
     /// Whether it is the `Open` of a file that was never closed.
     pub open: bool,
+    /// The multipart upload it was in.
+    pub upload: Option<OpenUpload>,
 }
 
 /// What is left to do after all `records`.
@@ -300,15 +364,30 @@ fn apply(left: &mut BTreeMap<Seq, Unfinished>, record: Record) {
     match record {
         Record::Begin { seq, op, supersedes } => {
             supersedes.iter().for_each(|old| drop(left.remove(old)));
-            left.insert(seq, Unfinished { op, open: false });
+            left.insert(seq, Unfinished { op, open: false, upload: None });
         }
         Record::Open { seq, op, supersedes } => {
             supersedes.iter().for_each(|old| drop(left.remove(old)));
-            left.insert(seq, Unfinished { op, open: true });
+            left.insert(seq, Unfinished { op, open: true, upload: None });
         }
         Record::Amend { seq, attr, extra } => {
             if let Some(entry) = left.get_mut(&seq) {
                 entry.op.set_attr(attr, extra.as_ref());
+            }
+        }
+        Record::Spill { seq, run } => {
+            if let Some(entry) = left.get_mut(&seq) {
+                entry.op.add_spilled(run);
+            }
+        }
+        Record::Unspill { seq, first, count } => {
+            if let Some(entry) = left.get_mut(&seq) {
+                entry.op.remove_spilled(first, count);
+            }
+        }
+        Record::Upload { seq, upload } => {
+            if let Some(entry) = left.get_mut(&seq) {
+                entry.upload = Some(upload);
             }
         }
         Record::Done { seq, outcome } => {
@@ -334,18 +413,33 @@ impl Journal {
     pub fn open(dir: &Path) -> io::Result<(Self, BTreeMap<Seq, Unfinished>)> {
         let path = dir.join("journal");
         let left = unfinished(file::read(&path)?);
-        let file = JournalFile::rewrite(&path, left.iter().map(|(seq, entry)| as_record(*seq, entry)))?;
+        let rewritten = JournalFile::rewrite(&path, left.iter().flat_map(|(seq, entry)| as_records(*seq, entry)));
+        let file = match rewritten {
+            // The old one is as good, and has space set aside.
+            Err(error) if super::limits::is_full(&error) && path.exists() => JournalFile::resume(&path)?,
+            result => result?,
+        };
         let syncer = Syncer::start(file.handle()?)?;
         Ok((Self { file: Mutex::new(file), syncer }, left))
     }
 
     /// Appends a record to the page cache; returns what to give to [`Journal::sync`].
     pub fn append(&self, record: &Record) -> io::Result<Position> {
-        self.file.lock().append(record)
+        let position = self.file.lock().append(record)?;
+        failpoint::hit(failpoint::JOURNAL_APPENDED);
+        Ok(position)
     }
 
     /// Returns when everything up to `position` is on disk.
     pub async fn sync(&self, position: Position) -> io::Result<()> {
+        self.syncer.sync(position).await?;
+        failpoint::hit(failpoint::JOURNAL_SYNCED);
+        Ok(())
+    }
+
+    /// Returns when everything that was appended before is on disk.
+    pub async fn sync_all(&self) -> io::Result<()> {
+        let position = self.file.lock().position();
         self.syncer.sync(position).await
     }
 
@@ -357,18 +451,19 @@ impl Journal {
     /// Replaces the file, durably, by one of just what is left to do. The caller keeps others from appending.
     pub fn compact(&self, left: &BTreeMap<Seq, Unfinished>) -> io::Result<()> {
         let mut file = self.file.lock();
-        file.replace(left.iter().map(|(seq, entry)| as_record(*seq, entry)))?;
+        file.replace(left.iter().flat_map(|(seq, entry)| as_records(*seq, entry)))?;
         self.syncer.replace(file.handle()?);
         Ok(())
     }
 }
 
-fn as_record(seq: Seq, entry: &Unfinished) -> Record {
+fn as_records(seq: Seq, entry: &Unfinished) -> impl Iterator<Item = Record> {
     let op = entry.op.clone();
-    match entry.open {
+    let begin = match entry.open {
         true => Record::Open { seq, op, supersedes: Vec::new() },
         false => Record::Begin { seq, op, supersedes: Vec::new() },
-    }
+    };
+    std::iter::once(begin).chain(entry.upload.clone().map(|upload| Record::Upload { seq, upload }))
 }
 
 /// How much of the journal there was after an append, over all rewritings.

@@ -1,18 +1,29 @@
-//! Bounds of a volume: open handles, inodes in memory, bytes that wait for S3, bytes in the cache.
+//! Bounds of a volume: open handles, inodes in memory, bytes in memory, bytes that wait for S3, bytes in the cache.
+//!
+//! Bytes on disk are counted as the file system tells them ([`super::cache::usage`]). Over the bound of the cache, parts
+//! that S3 has go, the least recently read first; what S3 does not have never does. Over half of the bound of dirty bytes
+//! a writer sends parts of its file to S3 itself (`ops/spill`); at the bound it waits for room, and only then gets ENOSPC.
 
+mod evict;
+
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Volume;
 use super::content::Content;
 use super::error::{Result, VolumeError};
 use super::tree::{Ino, Kind};
 
-/// How long a writer waits for uploads at the dirty limit before it gets ENOSPC.
+/// How long a writer waits for room at the dirty limit before it gets ENOSPC.
 const DIRTY_PATIENCE: Duration = Duration::from_secs(25);
 /// How often a waiting writer looks.
 const DIRTY_POLL: Duration = Duration::from_millis(50);
-/// A full cache is emptied to this share of its size, so that eviction is rare.
-const EVICT_TO_PERCENT: u64 = 80;
+/// Dirty bytes may take so much of the cache at most: what is read needs room too.
+const DIRTY_PERCENT: u64 = 75;
+/// Memory is counted in units of this.
+const MEMORY_UNIT: u64 = 64 << 10;
 
 /// The bounds themselves.
 #[derive(Debug, Clone, Copy)]
@@ -21,108 +32,85 @@ pub struct Bounds {
     pub handles: usize,
     /// Inodes without handle that are remembered.
     pub inodes: usize,
-    /// Bytes written and not in S3 yet.
+    /// Bytes on disk that are not in S3 yet.
     pub dirty_bytes: u64,
-    /// Bytes of clean files kept in the cache.
+    /// Bytes of data files on disk.
     pub cache_bytes: u64,
+    /// Bytes of file data in memory on their way between the kernel, the disk and S3.
+    pub memory_bytes: u64,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { handles: 65_536, inodes: 500_000, dirty_bytes: 32 << 30, cache_bytes: 32 << 30 }
+        Self { handles: 65_536, inodes: 500_000, dirty_bytes: 32 << 30, cache_bytes: 32 << 30, memory_bytes: 256 << 20 }
     }
 }
 
-/// The bounds and what is used of them.
+impl Bounds {
+    /// Dirty bytes at which writers wait.
+    fn dirty_limit(&self) -> u64 {
+        self.dirty_bytes.min(self.cache_bytes / 100 * DIRTY_PERCENT)
+    }
+
+    /// A file larger than this that was only read in parts is not fetched whole before it is written to.
+    pub(crate) fn snapshot_bytes(&self) -> u64 {
+        self.cache_bytes / 4
+    }
+
+    fn memory_units(&self) -> usize {
+        // A request of the kernel, and a piece of a fetch twice, must fit.
+        usize::try_from(self.memory_bytes.max(16 << 20) / MEMORY_UNIT).unwrap_or(Semaphore::MAX_PERMITS)
+    }
+}
+
+/// What is used of the bounds beside the disk.
 #[derive(Debug)]
 pub(crate) struct Limits {
-    bounds: Bounds,
-    /// Bytes fetched since the cache was last measured.
-    fetched: std::sync::atomic::AtomicU64,
+    memory: Arc<Semaphore>,
+    memory_units: usize,
+    /// Held by the one who makes room in the cache.
+    evicting: tokio::sync::Mutex<()>,
 }
 
 impl Limits {
     pub(crate) fn new(bounds: Bounds) -> Self {
-        Self { bounds, fetched: std::sync::atomic::AtomicU64::new(0) }
+        let memory_units = bounds.memory_units();
+        Self { memory: Arc::new(Semaphore::new(memory_units)), memory_units, evicting: tokio::sync::Mutex::default() }
     }
 
-    /// Counts fetched bytes; true when it is time to measure the cache again.
-    fn count_fetched(&self, bytes: u64) -> bool {
-        use std::sync::atomic::Ordering::Relaxed;
-        let total = self.fetched.fetch_add(bytes, Relaxed) + bytes;
-        let due = total > self.bounds.cache_bytes / 8;
-        if due {
-            self.fetched.store(0, Relaxed);
-        }
-        due
+    /// Waits until `bytes` of file data may be in memory; they may as long as the permit lives.
+    pub(crate) async fn memory(&self, bytes: u64) -> Result<OwnedSemaphorePermit> {
+        let units = usize::try_from(bytes.div_ceil(MEMORY_UNIT)).unwrap_or(usize::MAX).min(self.memory_units);
+        let units = u32::try_from(units).unwrap_or(u32::MAX);
+        self.memory.clone().acquire_many_owned(units).await.map_err(|_| VolumeError::Closing)
     }
 }
 
 impl Volume {
-    /// Waits until `bytes` more may become dirty; [`VolumeError::DirtyLimit`] when uploads do not make room in time.
-    pub(crate) async fn admit_dirty(&self, bytes: u64) -> Result<()> {
-        let limit = self.options.bounds.dirty_bytes;
-        if self.queue.unsent_bytes() + bytes <= limit {
+    /// Waits until `bytes` more of a file may become dirty; [`VolumeError::DirtyLimit`] when neither uploads nor
+    /// spilling make room in time.
+    pub(crate) async fn admit_dirty(&self, content: &Content, bytes: u64) -> Result<()> {
+        let limit = self.options.bounds.dirty_limit();
+        // A request larger than the limit is let through like one of half of it.
+        let bytes = bytes.min(limit / 2);
+        let usage = self.cache.usage();
+        if usage.dirty() + bytes <= limit / 2 {
             return Ok(());
         }
-        let deadline = Instant::now() + DIRTY_PATIENCE;
-        while self.queue.unsent_bytes() + bytes > limit {
+        let mut deadline = Instant::now() + DIRTY_PATIENCE;
+        self.spill_ahead(content, limit).await;
+        while usage.dirty() + bytes > limit {
+            let before = usage.dirty();
+            if self.spill_any(content).await || usage.dirty() < before {
+                deadline = Instant::now() + DIRTY_PATIENCE;
+                continue;
+            }
             if Instant::now() >= deadline || self.closing.is_cancelled() {
                 return Err(VolumeError::DirtyLimit);
             }
-            tokio::time::sleep(DIRTY_POLL).await;
+            self.queue.wait_for_change(DIRTY_POLL).await;
         }
         Ok(())
-    }
-
-    /// Drops clean data of files nobody has open when the cache is over its bound.
-    pub(crate) async fn after_fetch(&self, bytes: u64) {
-        if !self.limits.count_fetched(bytes) {
-            return;
-        }
-        let mut candidates = self.evictable().await;
-        let mut used: u64 = candidates.iter().map(|(_, _, bytes)| bytes).sum();
-        let target = self.options.bounds.cache_bytes / 100 * EVICT_TO_PERCENT;
-        if used <= self.options.bounds.cache_bytes {
-            return;
-        }
-        candidates.sort_by_key(|(_, last_used, _)| *last_used);
-        for (content, _, bytes) in candidates {
-            if used <= target {
-                break;
-            }
-            if self.drop_clean(&content).await {
-                used -= bytes;
-            }
-        }
-    }
-
-    async fn evictable(&self) -> Vec<(std::sync::Arc<Content>, Instant, u64)> {
-        let contents: Vec<_> = {
-            let tree = self.tree();
-            let closed = tree.nodes().filter(|(_, node)| node.opens == 0 && !tree.is_local(node));
-            closed.filter_map(|(_, node)| node.content().ok()).collect()
-        };
-        let mut evictable = Vec::new();
-        for content in contents {
-            let state = content.state.read().await;
-            if state.data.is_some() && !state.dirty {
-                evictable.push((content.clone(), *content.used.lock(), state.present.total()));
-            }
-        }
-        evictable
-    }
-
-    /// Whether the data could be dropped: not while somebody fetches, and never what S3 does not have.
-    async fn drop_clean(&self, content: &Content) -> bool {
-        let Ok(_fetching) = content.fetching.try_lock() else { return false };
-        let mut state = content.state.write().await;
-        if state.dirty || self.tree().is_outstanding(state.sealed) {
-            return false;
-        }
-        state.data = None;
-        state.present = super::cache::extents::Extents::default();
-        true
     }
 
     /// Forgets an inode the kernel does not hold any more when there are too many.
@@ -134,5 +122,33 @@ impl Volume {
         if evict {
             tree.evict(ino);
         }
+    }
+}
+
+/// Whether the local disk is full.
+pub(crate) fn is_full(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn memory_is_lent_and_given_back() {
+        let limits = Limits::new(Bounds { memory_bytes: 16 << 20, ..Bounds::default() });
+        let most = limits.memory(1 << 40).await.unwrap();
+        let next = limits.memory(1);
+        tokio::pin!(next);
+        assert!(tokio::time::timeout(Duration::from_millis(20), next.as_mut()).await.is_err());
+        drop(most);
+        drop(next.await.unwrap());
+    }
+
+    #[test]
+    fn dirty_bytes_leave_room_for_reading() {
+        let bounds = Bounds { cache_bytes: 1000, ..Bounds::default() };
+        assert_eq!(bounds.dirty_limit(), 750);
+        assert_eq!(Bounds { dirty_bytes: 10, ..bounds }.dirty_limit(), 10);
     }
 }

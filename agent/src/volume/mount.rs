@@ -12,6 +12,7 @@ mod session;
 mod units;
 
 pub use self::helper::arguments;
+pub(super) use self::plan::bucket_settings;
 pub use self::session::{MountedVolume, mount_with};
 
 use std::path::PathBuf;
@@ -26,7 +27,7 @@ use super::attr::{self, Extra, Owner};
 use super::store::retry::{RetryPolicy, Retrying};
 use super::store::s3::{S3_KEYS, S3Store};
 use super::store::{ObjectKey, ObjectStore, StoreError};
-use super::{Close, RootMarker};
+use super::{Close, Excl, RootMarker};
 use crate::telemetry;
 
 /// `mount BUCKET[/PREFIX] DIR`.
@@ -51,6 +52,12 @@ pub struct MountArgs {
     /// Bytes written and not in S3 yet at which writers wait.
     #[arg(long, value_parser = parse_size)]
     pub dirty_limit: Option<u64>,
+    /// Bytes of file data in memory on their way between the kernel, the disk and S3.
+    #[arg(long, value_parser = parse_size)]
+    pub memory_limit: Option<u64>,
+    /// Whom O_EXCL excludes: everybody on this node, or in the cluster (then a create waits for S3).
+    #[arg(long, value_enum)]
+    pub excl: Option<Excl>,
     /// What closing a file waits for: the local disk, or S3.
     #[arg(long, value_enum)]
     pub close: Option<Close>,

@@ -11,6 +11,7 @@ pub(crate) mod namespace;
 pub(crate) mod rename;
 pub(crate) mod seal;
 pub(crate) mod space;
+mod spill;
 pub(crate) mod xattr;
 
 use std::ffi::OsStr;
@@ -53,6 +54,9 @@ pub(crate) fn parse_name(name: &OsStr) -> Result<String> {
     let name = name::of(name);
     if name.starts_with(".fuse_hidden") {
         return Err(VolumeError::Invalid("names of s3fs's deleted files"));
+    }
+    if name == super::spill::DIRECTORY {
+        return Err(VolumeError::Invalid("the name of what is kept of open files"));
     }
     Ok(name)
 }

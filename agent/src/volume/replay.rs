@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::Volume;
 use super::attr::{self, Attr, Extra, Time};
-use super::cache::DataId;
+use super::cache::usage::Hold;
+use super::cache::{Cache, DataId};
 use super::content::Content;
 use super::error::Result;
+use super::failpoint;
 use super::journal::{Base, Op, Seq, Unfinished};
 use super::name;
 use super::tree::{Child, Dir, Ino, Kind, Node, Opaque, Place, Remote, Tree};
@@ -18,20 +20,28 @@ pub(crate) fn needed(left: &BTreeMap<Seq, Unfinished>) -> HashSet<DataId> {
     left.values().filter_map(|entry| entry.op.data()).collect()
 }
 
+/// The objects with spilled parts that journal and lost+found still need.
+pub(crate) fn needed_spills(left: &BTreeMap<Seq, Unfinished>, cache: &Cache) -> std::io::Result<HashSet<String>> {
+    let lost: Vec<Op> = cache.lost_notes()?.iter().filter_map(|note| serde_json::from_slice(note).ok()).collect();
+    let ops = left.values().map(|entry| &entry.op).chain(&lost);
+    Ok(ops.flat_map(Op::spilled).map(|run| run.key.clone()).collect())
+}
+
 impl Volume {
     /// Applies what is left to do, in order. A file that was never closed goes up as it is.
     pub(crate) fn replay(&self, left: BTreeMap<Seq, Unfinished>) -> Result<()> {
         let mut tree = self.tree();
         for (seq, entry) in left {
             let tag = self.replay_one(&mut tree, seq, &entry.op)?;
-            self.requeue(&mut tree, seq, entry.op, tag);
+            self.requeue(&mut tree, seq, entry.op, tag, entry.upload);
         }
+        failpoint::hit(failpoint::REPLAYED);
         Ok(())
     }
 
     fn replay_one(&self, tree: &mut Tree, seq: Seq, op: &Op) -> Result<Tag> {
         match op {
-            Op::Put { path, data, attr, extra, base, .. } => {
+            Op::Put { path, data, spilled, attr, extra, base, .. } => {
                 let data = match self.cache.reopen(*data) {
                     Ok(data) => data,
                     Err(error) => {
@@ -40,10 +50,12 @@ impl Volume {
                     }
                 };
                 let size = data.file.metadata()?.len();
-                let kind = Kind::File(Content::local(data.clone(), size, Some(seq), None));
+                data.measure(Hold::Dirty)?;
+                let spilled = self.spills.restore(spilled, &self.cut, size);
+                let kind = Kind::File(Content::sealed(data.clone(), size, seq, spilled.clone(), &self.cut));
                 let node = Node { extra: extra.clone(), ..node(*attr, kind, size, base) };
                 let tag = self.replay_node(tree, seq, path, node)?;
-                Ok(Tag { data: Some(data), bytes: size, ..tag })
+                Ok(Tag { data: Some(data), spilled, bytes: size, ..tag })
             }
             Op::Symlink { path, target, attr, base, .. } => {
                 let kind = Kind::Symlink(Some(target.clone()));
@@ -61,8 +73,8 @@ impl Volume {
                 let known = Node { extra: extra.clone(), ..self.moved_node(from, source, *size, *attr) };
                 self.replay_move(tree, seq, from, to, known)
             }
-            Op::RenameDir { from, to } => {
-                let tag = self.replay_move(tree, seq, from, to, directory(self, Attr::new(0, 0, 0)))?;
+            Op::RenameDir { from, to, attr } => {
+                let tag = self.replay_move(tree, seq, from, to, directory(self, *attr))?;
                 self.mark_moved(tree, seq, from, tag)
             }
             Op::SetAttr { path, directory: true, attr, extra, .. } => {
@@ -167,15 +179,15 @@ impl Volume {
         for name in path.split('/').filter(|name| !name.is_empty()) {
             at = match tree.child(at, name) {
                 Some(ino) => ino,
-                None => tree.insert(at, name, directory(self, attr::implicit_directory(self.owner(), Time::now())))?,
+                None => tree.insert(at, name, directory(self, None))?,
             };
         }
         Ok(at)
     }
 }
 
-fn directory(volume: &Volume, attr: Attr) -> Node {
-    let attr = if attr.mode == 0 { attr::implicit_directory(volume.owner(), Time::now()) } else { attr };
+fn directory(volume: &Volume, attr: Option<Attr>) -> Node {
+    let attr = attr.unwrap_or_else(|| attr::implicit_directory(volume.owner(), Time::now()));
     Node::new(attr, Kind::Dir(Dir::default()), Place::Gone)
 }
 

@@ -121,6 +121,17 @@ impl Body {
     }
 }
 
+/// A multipart upload that was begun and not ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedUpload {
+    /// Relative to the volume's prefix.
+    pub key: ObjectKey,
+    /// S3's name for it.
+    pub id: String,
+    /// When it was begun.
+    pub begun: SystemTime,
+}
+
 /// A part that S3 has taken.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Part {
@@ -204,6 +215,16 @@ pub trait ObjectStore: Send + Sync + std::fmt::Debug + 'static {
     /// Sends one part; all but the last are at least 5 MiB.
     async fn multipart_put(&self, key: &ObjectKey, upload: &str, number: i32, body: Body) -> Result<Part, StoreError>;
 
+    /// Makes a part of bytes of one version of an object.
+    async fn multipart_copy(
+        &self,
+        key: &ObjectKey,
+        upload: &str,
+        number: i32,
+        from: (&ObjectKey, &Etag),
+        range: Range<u64>,
+    ) -> Result<Part, StoreError>;
+
     /// Makes the object of its parts.
     async fn multipart_complete(
         &self,
@@ -215,4 +236,7 @@ pub trait ObjectStore: Send + Sync + std::fmt::Debug + 'static {
 
     /// Gives a multipart upload up.
     async fn multipart_abort(&self, key: &ObjectKey, upload: &str) -> Result<(), StoreError>;
+
+    /// Uploads of keys that start with `prefix` that were begun and not ended.
+    async fn multipart_list(&self, prefix: &str) -> Result<Vec<ListedUpload>, StoreError>;
 }

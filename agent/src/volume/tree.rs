@@ -130,7 +130,12 @@ impl Tree {
     }
 
     pub(crate) fn is_fresh(&self, stamp: Option<Stamp>) -> bool {
-        stamp.is_some_and(|stamp| stamp.epoch == self.epoch && stamp.at.elapsed() < self.ttl)
+        self.is_fresh_within(stamp, Duration::ZERO)
+    }
+
+    /// Whether it is no older than `grace`, if that is longer than what is trusted anyway.
+    pub(crate) fn is_fresh_within(&self, stamp: Option<Stamp>, grace: Duration) -> bool {
+        stamp.is_some_and(|stamp| stamp.epoch == self.epoch && stamp.at.elapsed() < self.ttl.max(grace))
     }
 
     /// Nothing that S3 said before this is trusted any more.
@@ -223,7 +228,11 @@ impl Tree {
             None => Hint::Unknown,
         };
         let paths: Vec<String> = self.places(parent).iter().map(|place| join(place, name)).collect();
-        Ok(if paths.is_empty() { Known::Absent } else { Known::Ask(Question { paths, asked: self.ask(), hint }) })
+        if paths.is_empty() {
+            // Nobody else has a part in this directory yet: what is known is all there is.
+            return Ok(self.child(parent, name).map_or(Known::Absent, Known::Node));
+        }
+        Ok(Known::Ask(Question { paths, asked: self.ask(), hint }))
     }
 
     /// What was known about a name the last time S3 answered.

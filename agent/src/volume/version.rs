@@ -6,6 +6,7 @@
 pub(crate) mod conflict;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::Volume;
 use super::attr;
@@ -17,6 +18,8 @@ use super::tree::{Hint, Ino, Known, Listed, Place, Question, Remembered};
 
 /// S3's limit.
 const PAGE: u16 = 1000;
+/// An open comes no later than this after its lookup was begun.
+const LOOKED_UP: Duration = Duration::from_secs(1);
 /// What Hadoop puts behind the name of an empty directory.
 const FOLDER: &str = "_$folder$";
 
@@ -133,11 +136,22 @@ impl Volume {
 
     /// Brings what is known of an inode up to date; [`VolumeError::Stale`] when its name has another version now.
     pub(crate) async fn revalidate(&self, ino: Ino) -> Result<()> {
+        self.revalidate_after(ino, Duration::ZERO).await
+    }
+
+    /// [`Volume::revalidate`] for an open. The kernel, which keeps no names, has just looked this one up: to ask again
+    /// would only find newer changes than the open must see, and more often than the kernel is ready to start again.
+    pub(crate) async fn revalidate_open(&self, ino: Ino) -> Result<()> {
+        self.revalidate_after(ino, LOOKED_UP).await
+    }
+
+    /// What was asked within the attribute time, or within `grace`, is not asked again.
+    async fn revalidate_after(&self, ino: Ino, grace: Duration) -> Result<()> {
         let (parent, name) = {
             let tree = self.tree();
             let node = tree.get(ino)?;
             match &node.place {
-                Place::At { parent, name } if !tree.is_local(node) && !tree.is_fresh(node.checked) => {
+                Place::At { parent, name } if !tree.is_local(node) && !tree.is_fresh_within(node.checked, grace) => {
                     (*parent, name.clone())
                 }
                 Place::At { .. } | Place::Root | Place::Gone => return Ok(()),
@@ -161,6 +175,10 @@ impl Volume {
             }
             (tree.places(dir), tree.ask())
         };
+        if places.is_empty() {
+            // Nobody else has a part in this directory yet: the names that are known are all there are.
+            return Ok(());
+        }
         let mut entries = BTreeMap::new();
         for place in &places {
             match self.list_place(place, &mut entries).await {
@@ -212,5 +230,5 @@ fn collect(page: &Page, prefix: &str, compat: bool, entries: &mut BTreeMap<Strin
 fn is_name(text: &str) -> bool {
     let legal =
         !text.is_empty() && text != "." && text != ".." && name::length(text) <= 255 && !text.contains(['/', '\0']);
-    legal && !text.starts_with(".fuse_hidden")
+    legal && !text.starts_with(".fuse_hidden") && text != super::spill::DIRECTORY
 }

@@ -4,6 +4,7 @@
 //! with growing pauses; access denied for a while, since credentials are renewed; anything else fails for good: the data
 //! goes to lost+found, the file reports it at the next fsync or close, and status shows it.
 
+mod copy;
 mod finish;
 mod forms;
 mod object;
@@ -11,7 +12,7 @@ pub(crate) mod pending;
 mod put;
 mod rename;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -28,19 +29,23 @@ use super::Volume;
 use super::attr::{Attr, Extra};
 use super::cache::DataFile;
 use super::error::{Result, VolumeError};
-use super::journal::{Base, Op, Position, Record, Seq};
+use super::journal::{Base, Op, OpenUpload, Position, Record, Seq};
 use super::name;
-use super::store::StoreError;
+use super::spill::Spilled;
+use super::store::{ObjectKey, StoreError};
 use super::tree::{Ino, Tree};
 
 /// Operations at a time.
 const PARALLEL: usize = 16;
-const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+/// The first pause after a failure.
+pub(crate) const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(15);
 /// How long "access denied" is taken for credentials that are being renewed.
 const DENIED_PATIENCE: Duration = Duration::from_secs(300);
 /// How long somebody who waits for S3 bears an operation that keeps failing.
 pub(crate) const FAILING_PATIENCE: Duration = Duration::from_secs(25);
+/// How often somebody who waits asks S3 whether it is there, and how long that may take.
+const LOOK: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(500);
 
 /// What an operation's end is told to.
@@ -50,6 +55,8 @@ pub(crate) struct Tag {
     pub(crate) ino: Option<Ino>,
     /// The cache file it reads.
     pub(crate) data: Option<Arc<DataFile>>,
+    /// What the cache file lacks.
+    pub(crate) spilled: Spilled,
     /// Its length.
     pub(crate) bytes: u64,
     /// Names it changes.
@@ -64,6 +71,10 @@ struct Table {
     last: u64,
     /// `Open` records in the journal.
     open: BTreeMap<Seq, Op>,
+    /// Multipart uploads that were begun and perhaps not ended.
+    uploads: HashMap<Seq, OpenUpload>,
+    /// Large uploads of an earlier process, which may have begun a multipart upload that the journal does not know.
+    replayed: HashSet<Seq>,
     /// Since when an operation has been failing.
     failing: HashMap<Seq, Instant>,
     /// The operation that does the work of a replaced one.
@@ -87,6 +98,8 @@ impl Table {
     /// Drops what is remembered of operations that `seq` replaced.
     fn forget(&mut self, seq: Seq) {
         self.failing.remove(&seq);
+        self.uploads.remove(&seq);
+        self.replayed.remove(&seq);
         let mut ended = vec![seq];
         while let Some(end) = ended.pop() {
             ended.extend(self.replaced.iter().filter(|(_, later)| **later == end).map(|(old, _)| *old));
@@ -125,6 +138,12 @@ impl Queue {
         self.table.lock().pending.has(path)
     }
 
+    /// Returns when an operation was acknowledged or has ended, at the latest after `limit`.
+    pub(crate) async fn wait_for_change(&self, limit: Duration) {
+        // Which of both it was, the caller sees.
+        let _ = tokio::time::timeout(limit, self.changed.notified()).await;
+    }
+
     /// The operations that are not done now and whose path `concerns`.
     pub(crate) fn outstanding(&self, concerns: impl Fn(&str) -> bool) -> Vec<Seq> {
         let table = self.table.lock();
@@ -149,6 +168,7 @@ impl Volume {
             let removed = table.pending.remove(old, &Vec::new());
             self.queue.unsent.fetch_sub(removed.map_or(0, |(_, tag)| tag.bytes), Ordering::Relaxed);
             table.failing.remove(&old);
+            self.take_over_upload(&mut table, old, seq)?;
             table.replaced.insert(old, seq);
             tree.end(old);
         }
@@ -173,6 +193,76 @@ impl Volume {
         replaces.map(|old| table.open.remove(&old));
         table.open.insert(seq, op);
         Ok(seq)
+    }
+
+    /// Notes in the journal what is spilled of a file that is being written.
+    pub(crate) fn change_open(&self, record: Record) -> Result<Position> {
+        let mut table = self.queue.table.lock();
+        let position = self.journal.append(&record)?;
+        match record {
+            Record::Spill { seq, run } => {
+                table.open.get_mut(&seq).into_iter().for_each(|op| op.add_spilled(run.clone()));
+            }
+            Record::Unspill { seq, first, count } => {
+                table.open.get_mut(&seq).into_iter().for_each(|op| op.remove_spilled(first, count));
+            }
+            _ => {}
+        }
+        Ok(position)
+    }
+
+    /// What an operation left of a multipart upload is for the one to give up that replaces it.
+    fn take_over_upload(&self, table: &mut Table, old: Seq, seq: Seq) -> Result<()> {
+        if let Some(upload) = table.uploads.remove(&old) {
+            self.journal.append(&Record::Upload { seq, upload: upload.clone() })?;
+            table.uploads.insert(seq, upload);
+        }
+        if table.replayed.remove(&old) {
+            table.replayed.insert(seq);
+        }
+        Ok(())
+    }
+
+    /// Notes in the journal that an operation began a multipart upload.
+    fn note_upload(&self, seq: Seq, upload: OpenUpload) -> std::io::Result<()> {
+        let mut table = self.queue.table.lock();
+        self.journal.append(&Record::Upload { seq, upload: upload.clone() })?;
+        table.uploads.insert(seq, upload);
+        Ok(())
+    }
+
+    /// Gives up the multipart uploads that earlier attempts of an operation, perhaps in another process, have left.
+    async fn abort_leftovers(&self, seq: Seq, path: &str) -> std::result::Result<(), StoreError> {
+        self.abort_leftover(seq).await?;
+        let unknown = self.queue.table.lock().replayed.contains(&seq);
+        if unknown {
+            // One of another node for the same file just begins again.
+            let open = match self.store.multipart_list(path).await {
+                // A server that does not know the call: the bucket's lifecycle rules, or `repair`, remove what is left.
+                Err(StoreError::Refused(_, _)) => Vec::new(),
+                result => result?,
+            };
+            for upload in open.iter().filter(|upload| upload.key.as_str() == path) {
+                self.abort_upload(&upload.key, &upload.id).await?;
+            }
+            self.queue.table.lock().replayed.remove(&seq);
+        }
+        Ok(())
+    }
+
+    /// Gives up the multipart upload that an operation has begun.
+    async fn abort_leftover(&self, seq: Seq) -> std::result::Result<(), StoreError> {
+        let Some(upload) = self.queue.table.lock().uploads.get(&seq).cloned() else { return Ok(()) };
+        self.abort_upload(&ObjectKey::new(&upload.key), &upload.id).await?;
+        self.queue.table.lock().uploads.remove(&seq);
+        Ok(())
+    }
+
+    async fn abort_upload(&self, key: &ObjectKey, id: &str) -> std::result::Result<(), StoreError> {
+        match self.store.multipart_abort(key, id).await {
+            Err(StoreError::NotFound(_)) => Ok(()),
+            result => result,
+        }
     }
 
     /// The id of the upload that an `Open` would become.
@@ -205,8 +295,12 @@ impl Volume {
     }
 
     /// Puts an operation that an earlier process left into the queue again. Only before the mount.
-    pub(crate) fn requeue(&self, tree: &mut Tree, seq: Seq, op: Op, tag: Tag) {
+    pub(crate) fn requeue(&self, tree: &mut Tree, seq: Seq, op: Op, tag: Tag, upload: Option<OpenUpload>) {
         let mut table = self.queue.table.lock();
+        if self.goes_in_parts(tag.bytes, &tag.spilled) {
+            table.replayed.insert(seq);
+        }
+        upload.into_iter().for_each(|upload| drop(table.uploads.insert(seq, upload)));
         table.last = table.last.max(seq.0);
         self.queue.unsent.fetch_add(tag.bytes, Ordering::Relaxed);
         table.pending.add(seq, op, tag);
@@ -255,11 +349,16 @@ impl Volume {
 
     /// Gives its slot to others while it pauses: what cannot be done now does not hold up what can.
     async fn carry_out(&self, seq: Seq, op: &Op, slot: OwnedSemaphorePermit, slots: &Arc<Semaphore>) {
-        let mut backoff = FIRST_BACKOFF;
+        let mut backoff = self.options.first_pause;
         let mut slot = Some(slot);
         loop {
             let error = match self.perform(seq, op).await {
-                Ok(performed) => return self.finish(seq, performed),
+                Ok(performed) => {
+                    if let Some(ino) = self.finish(seq, performed) {
+                        self.release_spilled(ino).await;
+                    }
+                    return self.make_room(0).await;
+                }
                 Err(error) => error,
             };
             if !self.may_retry(seq, &error) {
@@ -289,24 +388,29 @@ impl Volume {
         self.preserve(seq).await;
         match op {
             Op::Put { path, attr, extra, base, write, .. } => {
-                let source = put::Source::Data(self.data_of(seq)?);
-                self.put_file(&put::Upload { path, attr, extra, base, write: *write, source }).await
+                self.abort_leftovers(seq, path).await?;
+                let (data, spilled) = self.data_of(seq)?;
+                let source = put::Source::Data(data, spilled);
+                self.put_file(&put::Upload { seq, path, attr, extra, base, write: *write, source }).await
             }
             Op::Symlink { path, target, attr, base, write } => {
                 let source = put::Source::Inline(name::from_key(target).into_encoded_bytes().into());
                 let extra = &Extra::default();
-                self.put_file(&put::Upload { path, attr, extra, base, write: *write, source }).await
+                self.put_file(&put::Upload { seq, path, attr, extra, base, write: *write, source }).await
             }
             Op::Mknod { path, attr, base, write } => {
                 let (source, extra) = (put::Source::Inline(Bytes::new()), &Extra::default());
-                self.put_file(&put::Upload { path, attr, extra, base, write: *write, source }).await
+                self.put_file(&put::Upload { seq, path, attr, extra, base, write: *write, source }).await
             }
-            Op::Delete { path, base } => self.delete_object(path, base).await,
+            Op::Delete { path, base } => {
+                self.abort_leftovers(seq, path).await?;
+                self.delete_object(path, base).await
+            }
             Op::Rename { from, to, source, base, size, attr, extra, write } => {
                 let copy = rename::Copy { from, to, source, base, size: *size, attr, extra, write: *write };
                 self.rename_object(&copy).await
             }
-            Op::RenameDir { from, to } => self.rename_directory(from, to).await,
+            Op::RenameDir { from, to, .. } => self.rename_directory(from, to).await,
             Op::SetAttr { path, directory: true, attr, extra, write, .. } => {
                 self.put_marker(path, attr, extra, *write).await
             }
@@ -318,9 +422,9 @@ impl Volume {
         }
     }
 
-    fn data_of(&self, seq: Seq) -> std::result::Result<Arc<DataFile>, StoreError> {
+    fn data_of(&self, seq: Seq) -> std::result::Result<(Arc<DataFile>, Spilled), StoreError> {
         let table = self.queue.table.lock();
-        let data = table.pending.get(seq).and_then(|(_, tag)| tag.data.clone());
+        let data = table.pending.get(seq).and_then(|(_, tag)| Some((tag.data.clone()?, tag.spilled.clone())));
         data.ok_or_else(|| StoreError::Local("the cache file is gone".to_owned()))
     }
 
@@ -333,7 +437,7 @@ impl Volume {
         for ino in inos {
             let content = self.tree().get(ino).ok().filter(|node| node.opens > 0).and_then(|node| node.content().ok());
             let Some(content) = content else { continue };
-            if let Err(error) = self.ensure_all(ino, &content).await {
+            if let Err(error) = self.complete(ino, &content).await {
                 tracing::warn!(%ino, %error, "an open file that was deleted cannot be read any more");
             }
         }
@@ -341,6 +445,8 @@ impl Volume {
 
     /// Returns when an operation is not outstanding any more; an error when it has been failing for `patience`.
     pub(crate) async fn wait_for(&self, seq: Seq, patience: Duration) -> Result<()> {
+        let begun = Instant::now();
+        let mut next_look = begun + LOOK;
         loop {
             let changed = self.queue.changed.notified();
             tokio::pin!(changed);
@@ -351,9 +457,14 @@ impl Volume {
                 if !table.pending.contains(seq) {
                     return Ok(());
                 }
-                if table.failing.get(&seq).is_some_and(|since| since.elapsed() > patience) {
+                if table.failing.get(&seq).is_some_and(|since| since.max(&begun).elapsed() > patience) {
                     return Err(VolumeError::TimedOut);
                 }
+            }
+            if patience <= FAILING_PATIENCE && Instant::now() > next_look {
+                // A large upload takes its time; an S3 that answers nothing at all is not waited for.
+                self.expect_answer().await?;
+                next_look = Instant::now() + LOOK;
             }
             if self.closing.is_cancelled() {
                 return Err(VolumeError::Closing);
@@ -362,6 +473,16 @@ impl Volume {
                 () = changed => {}
                 () = tokio::time::sleep(POLL) => {}
             }
+        }
+    }
+}
+
+impl Volume {
+    /// Whether S3 answers anything.
+    async fn expect_answer(&self) -> Result<()> {
+        match tokio::time::timeout(LOOK, self.store.list("", None, None, 1)).await {
+            Ok(Err(StoreError::Transient(_, _))) | Err(_) => Err(VolumeError::TimedOut),
+            Ok(_) => Ok(()),
         }
     }
 }

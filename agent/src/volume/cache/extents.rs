@@ -35,6 +35,34 @@ impl Extents {
         self.ranges.insert(start, end);
     }
 
+    /// Takes `range` out.
+    pub fn remove(&mut self, range: Range<u64>) {
+        if range.is_empty() {
+            return;
+        }
+        let touched: Vec<(u64, u64)> = self
+            .ranges
+            .range(..range.end)
+            .rev()
+            .take_while(|(_, end)| **end > range.start)
+            .map(|(s, e)| (*s, *e))
+            .collect();
+        for (start, end) in touched {
+            self.ranges.remove(&start);
+            if start < range.start {
+                self.ranges.insert(start, range.start);
+            }
+            if end > range.end {
+                self.ranges.insert(range.end, end);
+            }
+        }
+    }
+
+    /// The ranges, in order.
+    pub fn iter(&self) -> impl Iterator<Item = Range<u64>> {
+        self.ranges.iter().map(|(start, end)| *start..*end)
+    }
+
     /// The parts of `range` that are not in the set, in order.
     pub fn missing(&self, range: Range<u64>) -> Vec<Range<u64>> {
         let mut gaps = Vec::new();
@@ -89,12 +117,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn agrees_with_a_bitmap(ranges in prop::collection::vec((0u64..64, 0u64..20), 0..20), ask in (0u64..64, 0u64..30)) {
+        fn agrees_with_a_bitmap(
+            changes in prop::collection::vec((any::<bool>(), 0u64..64, 0u64..20), 0..20),
+            ask in (0u64..64, 0u64..30),
+        ) {
             let mut extents = Extents::default();
             let mut bitmap = [false; 128];
-            for (start, length) in ranges {
-                extents.insert(start..start + length);
-                (start..start + length).for_each(|byte| bitmap[byte as usize] = true);
+            for (add, start, length) in changes {
+                match add {
+                    true => extents.insert(start..start + length),
+                    false => extents.remove(start..start + length),
+                }
+                (start..start + length).for_each(|byte| bitmap[byte as usize] = add);
             }
             let range = ask.0..ask.0 + ask.1;
             let gaps = extents.missing(range.clone());

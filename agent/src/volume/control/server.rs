@@ -159,7 +159,7 @@ impl Volume {
             let Some(state) = content.as_ref().and_then(|content| content.state.try_read().ok()) else { continue };
             if state.data.is_some() {
                 count.cached_files += 1;
-                count.cached_bytes += if state.dirty { state.size } else { state.present.total() };
+                count.cached_bytes += state.present.total();
             }
         }
         count

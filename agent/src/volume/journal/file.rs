@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 
 use super::{Position, Record};
 use crate::durable;
+use crate::volume::failpoint;
 
 const MAGIC: &[u8; 8] = b"EC2MPIJL";
 /// Raised when a reader of the old version would misunderstand the new. 2: special files, and other headers in `Amend`.
-const VERSION: u32 = 2;
+/// 3: spilled parts, multipart uploads.
+const VERSION: u32 = 3;
 /// Older ones can still be read.
 const OLDEST_VERSION: u32 = 1;
 const HEADER_BYTES: usize = 12;
@@ -21,6 +23,8 @@ const FRAME_HEADER_BYTES: usize = 8;
 const MAX_PAYLOAD_BYTES: usize = 64 * 1024 * 1024;
 /// A journal that has grown by this since it was rewritten is worth rewriting.
 const LONG_BYTES: u64 = 16 * 1024 * 1024;
+/// Disk space that is taken ahead of what is written, at least.
+const RESERVE_BYTES: u64 = 512 * 1024;
 
 /// The file, open for appending.
 #[derive(Debug)]
@@ -30,6 +34,8 @@ pub struct JournalFile {
     /// Bytes when it was rewritten.
     first_length: u64,
     length: u64,
+    /// Disk space up to here is taken.
+    reserved: u64,
     /// Bytes appended since the start of the process.
     position: u64,
 }
@@ -68,14 +74,18 @@ fn decode(bytes: &[u8]) -> io::Result<(Vec<Record>, usize)> {
         return Err(io::Error::new(io::ErrorKind::InvalidData, text));
     }
     let (mut records, mut at) = (Vec::new(), HEADER_BYTES);
-    while let Some((record, end)) = decode_frame(bytes, at) {
-        records.push(record);
-        at = end;
+    while let Some(payload) = payload_at(bytes, at) {
+        // It is whole: not to understand it is no torn end.
+        records.push(serde_json::from_slice(payload).map_err(|error| {
+            io::Error::new(io::ErrorKind::InvalidData, format!("a record of the journal is not understood: {error}"))
+        })?);
+        at += FRAME_HEADER_BYTES + payload.len();
     }
     Ok((records, at))
 }
 
-fn decode_frame(bytes: &[u8], at: usize) -> Option<(Record, usize)> {
+/// The payload of the frame at `at`, if the frame is whole.
+fn payload_at(bytes: &[u8], at: usize) -> Option<&[u8]> {
     let length = u32_at(bytes, at)? as usize;
     let checksum = u32_at(bytes, at + 4)?;
     if length > MAX_PAYLOAD_BYTES {
@@ -83,10 +93,7 @@ fn decode_frame(bytes: &[u8], at: usize) -> Option<(Record, usize)> {
     }
     let start = at + FRAME_HEADER_BYTES;
     let payload = bytes.get(start..start + length)?;
-    if crc32fast::hash(payload) != checksum {
-        return None;
-    }
-    Some((serde_json::from_slice(payload).ok()?, start + length))
+    (crc32fast::hash(payload) == checksum).then_some(payload)
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
@@ -116,10 +123,37 @@ impl JournalFile {
         for record in records {
             content.extend_from_slice(&encode(&record)?);
         }
+        failpoint::hit(failpoint::JOURNAL_REWRITE);
         durable::overwrite(path, 0o600, &content)?;
+        failpoint::hit(failpoint::JOURNAL_REWRITTEN);
         let file = OpenOptions::new().append(true).open(path)?;
         let length = content.len() as u64;
-        Ok(Self { path: path.to_owned(), file, first_length: length, length, position: 0 })
+        let mut journal =
+            Self { path: path.to_owned(), file, first_length: length, length, reserved: length, position: 0 };
+        journal.reserve();
+        Ok(journal)
+    }
+
+    /// Goes on with the journal as it is; a torn end is cut off.
+    pub fn resume(path: &Path) -> io::Result<Self> {
+        let (_, whole) = decode(&std::fs::read(path)?)?;
+        let (file, length) = (OpenOptions::new().append(true).open(path)?, whole as u64);
+        if file.metadata()?.len() > length {
+            file.set_len(length)?;
+        }
+        let path = path.to_owned();
+        Ok(Self { path, file, first_length: length, length, reserved: length, position: 0 })
+    }
+
+    /// Takes disk space ahead of time: when data fill the disk, what becomes of them can still be written down. Where
+    /// the file system has no such thing, appending may fail instead.
+    fn reserve(&mut self) {
+        let flags = nix::fcntl::FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        let end = self.length + 2 * RESERVE_BYTES;
+        let (Ok(start), Ok(bytes)) = (i64::try_from(self.reserved), i64::try_from(end - self.reserved)) else { return };
+        if nix::fcntl::fallocate(&self.file, flags, start, bytes).is_ok() {
+            self.reserved = end;
+        }
     }
 
     /// [`JournalFile::rewrite`] of a journal in use; positions go on.
@@ -134,6 +168,11 @@ impl JournalFile {
         self.length - self.first_length > LONG_BYTES
     }
 
+    /// How much was appended so far.
+    pub fn position(&self) -> Position {
+        Position(self.position)
+    }
+
     /// Another handle of the file, to sync it by.
     pub fn handle(&self) -> io::Result<File> {
         self.file.try_clone()
@@ -142,12 +181,19 @@ impl JournalFile {
     /// Appends a record. After a short write the torn frame is cut off again, so that later frames stay readable.
     pub fn append(&mut self, record: &Record) -> io::Result<Position> {
         let frame = encode(record)?;
+        if failpoint::is_due(failpoint::JOURNAL_TORN) {
+            self.file.write_all(&frame[..frame.len() / 2])?;
+            failpoint::die(failpoint::JOURNAL_TORN);
+        }
         if let Err(error) = self.file.write_all(&frame) {
             self.file.set_len(self.length)?;
             return Err(error);
         }
         self.length += frame.len() as u64;
         self.position += frame.len() as u64;
+        if self.length + RESERVE_BYTES > self.reserved {
+            self.reserve();
+        }
         Ok(Position(self.position))
     }
 }

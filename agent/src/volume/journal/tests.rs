@@ -7,6 +7,7 @@ fn put(path: &str, base: Base) -> Op {
     Op::Put {
         path: path.into(),
         data: serde_json::from_str(r#""00000000000000000000000000000001""#).unwrap(),
+        spilled: Vec::new(),
         attr: Attr::new(libc::S_IFREG | 0o644, 1, 2),
         extra: Extra::default(),
         base,
@@ -133,6 +134,38 @@ fn version_1_is_readable_for_ever() {
     assert_eq!(left[&Seq(7)].op, Op::Rmdir { path: "old/dir".into() });
 }
 
+#[test]
+fn spilled_parts_and_uploads_survive_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = Journal::open(dir.path()).unwrap();
+    let run = |first, count| Run { key: format!("k{first}"), etag: Etag("e".into()), shift: 0, first, count };
+    journal.append(&Record::Open { seq: Seq(1), op: put("a", Base::Absent), supersedes: vec![] }).unwrap();
+    journal.append(&Record::Spill { seq: Seq(1), run: run(0, 3) }).unwrap();
+    journal.append(&Record::Unspill { seq: Seq(1), first: 1, count: 1 }).unwrap();
+    journal.append(&begin(2, put("b", Base::Absent))).unwrap();
+    let upload = OpenUpload { key: "b".into(), id: "u".into() };
+    journal.append(&Record::Upload { seq: Seq(2), upload: upload.clone() }).unwrap();
+    drop(journal);
+    for _ in 0..2 {
+        let (_, left) = Journal::open(dir.path()).unwrap();
+        let parts: Vec<_> = left[&Seq(1)].op.spilled().iter().map(|run| (run.first, run.count)).collect();
+        assert_eq!(parts, [(0, 1), (2, 1)]);
+        assert_eq!(left[&Seq(2)].upload, Some(upload.clone()));
+    }
+}
+
+#[test]
+fn a_whole_record_that_is_not_understood_is_no_torn_end() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(Journal::open(dir.path()).unwrap());
+    let payload = br#"{"Tomorrow":{"seq":7}}"#;
+    let mut file = std::fs::File::options().append(true).open(dir.path().join("journal")).unwrap();
+    file.write_all(&(payload.len() as u32).to_le_bytes()).unwrap();
+    file.write_all(&crc32fast::hash(payload).to_le_bytes()).unwrap();
+    file.write_all(payload).unwrap();
+    assert!(Journal::open(dir.path()).unwrap_err().to_string().contains("not understood"));
+}
+
 #[tokio::test]
 async fn many_wait_for_one_sync() {
     let dir = tempfile::tempdir().unwrap();
@@ -148,7 +181,7 @@ async fn compaction_keeps_what_is_left_and_goes_on() {
     for seq in 0..100 {
         journal.append(&begin(seq, put("a", Base::Absent))).unwrap();
     }
-    let left = BTreeMap::from([(Seq(99), Unfinished { op: put("a", Base::Absent), open: true })]);
+    let left = BTreeMap::from([(Seq(99), Unfinished { op: put("a", Base::Absent), open: true, upload: None })]);
     let long = std::fs::metadata(dir.path().join("journal")).unwrap().len();
     journal.compact(&left).unwrap();
     assert!(std::fs::metadata(dir.path().join("journal")).unwrap().len() < long / 20);

@@ -43,6 +43,16 @@ fn settings(args: &MountArgs) -> anyhow::Result<S3Settings> {
     Ok(S3Settings { bucket, prefix, region, endpoint, keys, uploads, requester_pays: args.requester_pays })
 }
 
+/// The client's settings for a bucket as users name it, with the keys of the SDK's chain.
+pub(in crate::volume) fn bucket_settings(
+    bucket: &str,
+    region: Option<String>,
+    endpoint: Option<String>,
+) -> anyhow::Result<S3Settings> {
+    let (bucket, prefix) = parse_bucket(bucket)?;
+    Ok(S3Settings { bucket, prefix, region, endpoint, ..S3Settings::default() })
+}
+
 /// `BUCKET` or `BUCKET/PREFIX` (s3fs's `BUCKET:/PREFIX` too): bucket and prefix, the prefix empty or ending in a slash.
 fn parse_bucket(text: &str) -> anyhow::Result<(String, String)> {
     let text = text.strip_prefix("s3://").unwrap_or(text);
@@ -72,6 +82,7 @@ fn options(args: &MountArgs) -> anyhow::Result<Options> {
     options.node_name = args.node_name.clone().unwrap_or_else(host_name);
     options.attr_ttl = args.attr_ttl.unwrap_or(options.attr_ttl);
     options.close = args.close.unwrap_or(Close::Local);
+    options.excl = args.excl.unwrap_or(options.excl);
     options.read_only = args.read_only;
     options.no_exec = args.no_exec;
     options.compat_dir = args.compat_dir;
@@ -84,6 +95,7 @@ fn bounds(args: &MountArgs, default: limits::Bounds) -> limits::Bounds {
         inodes: args.inodes.unwrap_or(default.inodes),
         dirty_bytes: args.dirty_limit.unwrap_or(default.dirty_bytes),
         cache_bytes: args.cache_size.unwrap_or(default.cache_bytes),
+        memory_bytes: args.memory_limit.unwrap_or(default.memory_bytes),
         ..default
     }
 }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 
 use super::units::{parse_size, parse_time};
-use super::{Close, MountArgs};
+use super::{Close, Excl, MountArgs};
 
 /// True of every volume, or for mount(8) only.
 const SO_ALREADY: &[&str] = &[
@@ -136,12 +136,14 @@ fn take_one(args: &mut MountArgs, name: &str, value: Option<&str>) -> anyhow::Re
         "region" | "endpoint" => set(&mut args.region, needed()?.to_owned()),
         "use_cache" | "cache_dir" => set(&mut args.cache_dir, PathBuf::from(needed()?)),
         "cache_size" => set(&mut args.cache_size, size(name, needed()?)?),
+        "memory_limit" => set(&mut args.memory_limit, size(name, needed()?)?),
         "dirty_limit" => set(&mut args.dirty_limit, size(name, needed()?)?),
         "attr_ttl" => set(&mut args.attr_ttl, parse_time(needed()?).map_err(anyhow::Error::msg)?),
         "stat_cache_expire" | "stat_cache_interval_expire" => {
             set(&mut args.attr_ttl, parse_time(needed()?).map_err(anyhow::Error::msg)?);
         }
         "max_stat_cache_size" => set(&mut args.inodes, number(name, needed()?)?),
+        "excl" => set(&mut args.excl, excl(needed()?)?),
         "close" => set(&mut args.close, close(needed()?)?),
         "control" => set(&mut args.control, PathBuf::from(needed()?)),
         "logfile" => set(&mut args.log, PathBuf::from(needed()?)),
@@ -178,6 +180,14 @@ fn number<N: std::str::FromStr>(name: &str, text: &str) -> anyhow::Result<N> {
 
 fn octal(name: &str, text: &str) -> anyhow::Result<u32> {
     u32::from_str_radix(text, 8).map_err(|_| anyhow::anyhow!("-o {name}={text} is not an octal number"))
+}
+
+fn excl(text: &str) -> anyhow::Result<Excl> {
+    match text {
+        "node" => Ok(Excl::Node),
+        "cluster" => Ok(Excl::Cluster),
+        _ => bail!("-o excl={text}: node or cluster"),
+    }
 }
 
 fn close(text: &str) -> anyhow::Result<Close> {

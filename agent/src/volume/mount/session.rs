@@ -65,7 +65,9 @@ pub(super) fn mount_on(
     if !left.is_empty() {
         tracing::info!(operations = left.len(), "replaying the journal");
     }
-    let volume = Arc::new(Volume::new(store, options, cache, journal));
+    let spills = replay::needed_spills(&left, &cache).context("reading lost+found")?;
+    let volume = Volume::new(store, options, cache, journal).context("opening the cache directory")?;
+    let volume = Arc::new(volume);
     volume.replay(left).context("replaying the journal")?;
     let session = fuse_session(&volume, &runtime)?;
     let notifier = session.notifier();
@@ -81,6 +83,7 @@ pub(super) fn mount_on(
         server::listen(&volume.options.control)?
     };
     runtime.spawn(volume.clone().write_back());
+    runtime.spawn(volume.clone().sweep_spills(spills));
     runtime.spawn(volume.clone().serve_control(listener));
     Ok(MountedVolume { volume, session: Some(session), runtime: Some(runtime), _lock: lock })
 }

@@ -4,29 +4,52 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use tokio::sync::RwLockWriteGuard;
 
+use super::seal::sync_data;
 use crate::volume::cache::extents::Extents;
+use crate::volume::cache::usage::Hold;
 use crate::volume::content::{Content, State};
 use crate::volume::error::{Result, VolumeError};
 use crate::volume::handle::Handle;
+use crate::volume::limits::is_full;
+use crate::volume::spill::Spilled;
 use crate::volume::tree::Ino;
 use crate::volume::writeback::FAILING_PATIENCE;
 use crate::volume::{Close, Volume};
 
 /// The largest file: what a multipart upload can hold is 5 TiB.
 pub(super) const MAX_FILE_BYTES: u64 = 5 << 40;
+/// Files up to this size are fetched when they are opened for reading.
+const SMALL: u64 = 1 << 20;
+/// How often what a write needs is fetched again because it was evicted before the write began.
+const PREPARATIONS: usize = 20;
 
 impl Volume {
     /// Opens the version an inode shows; [`VolumeError::Stale`] when its name has another one now.
     pub(crate) async fn open(&self, ino: Ino, write: bool) -> Result<u64> {
-        self.revalidate(ino).await?;
+        self.revalidate_open(ino).await?;
         let content = self.tree().get(ino)?.content()?;
+        if !write {
+            self.fetch_small(ino, &content).await?;
+        }
         let handle = self.handles.insert(Handle::File { ino, content, write })?;
         self.count_open(ino, write)?;
         Ok(handle)
+    }
+
+    /// S3 keeps no old versions: what is small is fetched before somebody can replace it. The kernel looks the name up
+    /// again when this version is gone already. Without S3 the reading will tell.
+    async fn fetch_small(&self, ino: Ino, content: &Content) -> Result<()> {
+        let size = content.state.read().await.size;
+        if size > SMALL {
+            return Ok(());
+        }
+        match self.ensure(ino, content, 0..size).await {
+            Err(VolumeError::Stale) => Err(VolumeError::Stale),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     pub(super) fn count_open(&self, ino: Ino, write: bool) -> Result<()> {
@@ -47,8 +70,8 @@ impl Volume {
     /// Bytes of the version; fewer than asked at its end only.
     pub(crate) async fn read(&self, handle: u64, offset: u64, length: u32) -> Result<Vec<u8>> {
         let (ino, content, _) = self.file(handle)?;
-        *content.used.lock() = Instant::now();
         let asked = offset..offset.saturating_add(length.into());
+        content.note_use(&self.cut, &asked);
         if let Some(bytes) = read_cached(&content, asked.clone()).await? {
             self.reads.hits.fetch_add(1, Ordering::Relaxed);
             return Ok(bytes);
@@ -69,15 +92,37 @@ impl Volume {
         if !write {
             return Err(VolumeError::BadHandle);
         }
-        let end = offset.saturating_add(bytes.len() as u64);
-        if end > MAX_FILE_BYTES {
+        let range = offset..offset.saturating_add(bytes.len() as u64);
+        if range.end > MAX_FILE_BYTES {
             return Err(VolumeError::Local(std::io::Error::from_raw_os_error(libc::EFBIG)));
         }
-        self.admit_dirty(bytes.len() as u64).await?;
-        let mut state = self.writable(ino, &content).await?;
+        self.admit_dirty(&content, bytes.len() as u64).await?;
+        match self.write_cached(ino, &content, &range, bytes, unprivileged).await {
+            Err(VolumeError::Local(error)) if is_full(&error) => {
+                // The disk is smaller than the bounds.
+                self.evict(0).await;
+                self.spill_any(&content).await;
+                self.write_cached(ino, &content, &range, bytes, unprivileged).await
+            }
+            result => result,
+        }
+    }
+
+    async fn write_cached(
+        &self,
+        ino: Ino,
+        content: &Content,
+        range: &Range<u64>,
+        bytes: &[u8],
+        unprivileged: bool,
+    ) -> Result<()> {
+        let mut state = self.writable(ino, content, range.clone()).await?;
         let data = state.data.clone().ok_or(VolumeError::Stale)?;
-        data.file.write_all_at(bytes, offset)?;
-        state.size = state.size.max(end);
+        // Counted before they are there: a part that is being sent ahead is sent again.
+        state.note_touched(&self.cut, range);
+        data.file.write_all_at(bytes, range.start)?;
+        state.note_written(range);
+        data.measure(Hold::Dirty)?;
         self.note_change(ino, &state)?;
         if unprivileged { self.drop_privileges(ino) } else { Ok(()) }
     }
@@ -97,11 +142,29 @@ impl Volume {
         if size == 0 {
             self.discard(&content).await?;
         }
-        let mut state = self.writable(ino, &content).await?;
+        for _ in 0..PREPARATIONS {
+            let now = content.state.read().await.size;
+            let mut state = self.writable(ino, &content, self.cut.resized(now, size)).await?;
+            if state.size == now {
+                return self.resize(ino, &mut state, size).await;
+            }
+        }
+        Err(VolumeError::TimedOut)
+    }
+
+    async fn resize(&self, ino: Ino, state: &mut State, size: u64) -> Result<()> {
         let data = state.data.clone().ok_or(VolumeError::Stale)?;
         data.file.set_len(size)?;
-        state.size = size;
-        self.note_change(ino, &state)
+        let first = self.cut.first_from(size);
+        if state.spilled.indices().any(|index| index >= first) {
+            // The end must be on disk before the journal forgets what was behind it.
+            sync_data(data.clone()).await?;
+            self.note_unspilled(state.open, first, u64::MAX)?;
+            state.spilled.truncate(first);
+        }
+        state.resize(&self.cut, size);
+        data.measure(Hold::Dirty)?;
+        self.note_change(ino, state)
     }
 
     /// Forgets the bytes of a file that is about to be rewritten, so that they are not fetched first.
@@ -114,28 +177,57 @@ impl Volume {
         state.data = Some(self.cache.create()?);
         state.sealed = None;
         state.present = Extents::default();
+        state.spilled = Spilled::default();
         state.size = 0;
         Ok(())
     }
 
-    /// The state of a file that may be written to: complete, in a cache file that no upload reads, and in the journal.
-    pub(super) async fn writable<'a>(&self, ino: Ino, content: &'a Content) -> Result<RwLockWriteGuard<'a, State>> {
-        loop {
-            self.ensure_all(ino, content).await?;
+    /// The state of a file whose `range` may be written to: in a cache file that no upload reads, and in the journal. The
+    /// parts that `range` is in are in the cache file and not spilled; of the rest, what is not there is spilled.
+    pub(super) async fn writable<'a>(
+        &self,
+        ino: Ino,
+        content: &'a Content,
+        range: Range<u64>,
+    ) -> Result<RwLockWriteGuard<'a, State>> {
+        for _ in 0..PREPARATIONS {
+            self.prepare(ino, content, &range).await?;
             let mut state = content.state.write().await;
-            if !state.is_complete() {
+            let parts = state.affected(&self.cut, &range);
+            let there = parts.iter().all(|index| state.has(self.cut.range(*index)));
+            if !there || !state.spilled.completes(&self.cut, &state.present, state.size) {
                 continue;
             }
             self.unseal(&mut state)?;
             self.journal_open(ino, &mut state)?;
+            self.unspill(&mut state, &parts).await?;
             return Ok(state);
         }
+        Err(VolumeError::TimedOut)
+    }
+
+    /// Fetches what a write to `range` needs.
+    async fn prepare(&self, ino: Ino, content: &Content, range: &Range<u64>) -> Result<()> {
+        let parts = {
+            let mut state = content.state.write().await;
+            self.forget_spilled(ino, &mut state);
+            state.affected(&self.cut, range)
+        };
+        self.complete(ino, content).await?;
+        for index in parts {
+            self.ensure(ino, content, self.cut.range(index)).await?;
+        }
+        Ok(())
     }
 
     fn unseal(&self, state: &mut State) -> Result<()> {
         let busy = self.tree().is_outstanding(state.sealed);
         state.data = match state.data.take() {
-            None => Some(self.cache.create()?),
+            None => {
+                let data = self.cache.create()?;
+                data.file.set_len(state.size)?;
+                Some(data)
+            }
             Some(data) if busy => Some(self.cache.duplicate(&data).inspect_err(|_| state.data = Some(data))?),
             Some(data) => Some(data),
         };
@@ -148,11 +240,11 @@ impl Volume {
             return Ok(());
         }
         let tree = self.tree();
-        let op = state.data.as_ref().map(|data| self.put_op(&tree, ino, data)).transpose()?.flatten();
+        let op = state.data.as_ref().map(|data| self.put_op(&tree, ino, data, &state.spilled)).transpose()?.flatten();
         state.open = op.map(|op| self.note_open(op, None)).transpose()?;
         drop(tree);
         state.dirty = true;
-        state.present = Extents::default();
+        state.written.clear();
         Ok(())
     }
 
@@ -222,7 +314,7 @@ async fn read_cached(content: &Content, asked: Range<u64>) -> Result<Option<Vec<
     if range.is_empty() {
         return Ok(Some(Vec::new()));
     }
-    if !state.dirty && !state.present.contains(range.clone()) {
+    if !state.present.contains(range.clone()) {
         return Ok(None);
     }
     let data = state.data.as_ref().ok_or(VolumeError::Stale)?;

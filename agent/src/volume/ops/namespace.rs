@@ -4,18 +4,23 @@ use uuid::Uuid;
 
 use super::attributes::Written;
 use super::{Caller, Stat, new_attr, new_directory, new_path, touch_parent};
-use crate::volume::Volume;
-use crate::volume::attr::{Attr, Extra};
+use crate::volume::attr::{self, Attr, Extra};
 use crate::volume::content::Content;
 use crate::volume::error::{Result, VolumeError};
 use crate::volume::handle::Handle;
 use crate::volume::journal::{Base, Op, Seq};
 use crate::volume::name;
+use crate::volume::store::{Body, Condition, Etag, ObjectKey, StoreError};
 use crate::volume::tree::{Child, Ino, Kind, Node, Opaque, Place, Tree};
+use crate::volume::version::conflict::{self, Resolution};
 use crate::volume::writeback::Tag;
+use crate::volume::{Excl, Volume};
 
 /// A symbolic link's target is at most this long on Linux.
 const MAX_TARGET_BYTES: usize = 4095;
+
+/// How often S3 may be busy with a name that is to be taken.
+const CLAIMS: usize = 5;
 
 /// What `create` does with a file that is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +86,11 @@ impl Volume {
             Err(VolumeError::NotFound) => {}
             Err(error) => return Err(error),
         }
-        let ino = self.new_file(parent, name, mode, caller)?;
+        let claimed = match (there, self.options.excl) {
+            (IfThere::Refuse, Excl::Cluster) => Some(self.claim(parent, name, mode, caller).await?),
+            _ => None,
+        };
+        let ino = self.new_file(parent, name, mode, caller, claimed)?;
         let content = self.tree().get(ino)?.content()?;
         let handle = self.handles.insert(Handle::File { ino, content, write: true })?;
         self.count_open(ino, true)?;
@@ -91,13 +100,41 @@ impl Volume {
     /// A regular file that nobody opens.
     pub(crate) async fn make_file(&self, parent: Ino, name: &str, mode: u32, caller: Caller) -> Result<Stat> {
         self.expect_free(parent, name).await?;
-        let ino = self.new_file(parent, name, mode, caller)?;
+        let ino = self.new_file(parent, name, mode, caller, None)?;
         self.seal(ino).await?;
         self.entry(ino)
     }
 
-    /// The file is in the journal before this returns: from then on a crash does not lose its name.
-    fn new_file(&self, parent: Ino, name: &str, mode: u32, caller: Caller) -> Result<Ino> {
+    /// Takes a free name for the whole cluster: an empty object that only one can make. Its version.
+    async fn claim(&self, parent: Ino, name: &str, mode: u32, caller: Caller) -> Result<Etag> {
+        let (path, attr) = {
+            let tree = self.tree();
+            (new_path(&tree, parent, name)?, new_attr(tree.get(parent)?, caller, libc::S_IFREG | (mode & 0o7777)).0)
+        };
+        let (key, write) = (ObjectKey::new(&path), Uuid::new_v4());
+        let headers = attr::to_headers(&attr, &Extra::default(), attr::content_type(name), write);
+        let empty = || Body::Bytes(bytes::Bytes::new());
+        for _ in 0..CLAIMS {
+            let put = || self.store.put(&key, empty(), &headers, &Condition::Absent);
+            match self.breaker.patiently(put).await {
+                Ok(etag) => return Ok(etag),
+                Err(VolumeError::Store(StoreError::Conflict(_))) => {}
+                Err(error) => return Err(error),
+            }
+            // Perhaps an earlier attempt was carried out and its answer lost.
+            match conflict::resolve(&Condition::Absent, write, self.head(&path).await?.as_ref()) {
+                Resolution::Ours(etag) => return Ok(etag),
+                Resolution::Lost => return Err(VolumeError::Exists),
+                Resolution::Again => {}
+            }
+        }
+        Err(VolumeError::TimedOut)
+    }
+
+    /// The file is in the journal before this returns: from then on a crash does not lose its name. `claimed`: the empty
+    /// object that has its name.
+    fn new_file(&self, parent: Ino, name: &str, mode: u32, caller: Caller, claimed: Option<Etag>) -> Result<Ino> {
+        let base = claimed.map_or(Base::Absent, Base::Version);
         let data = self.cache.create()?;
         let mut tree = self.tree();
         let path = new_path(&tree, parent, name)?;
@@ -105,12 +142,20 @@ impl Volume {
             return Err(VolumeError::Exists);
         }
         let (attr, extra) = new_attr(tree.get(parent)?, caller, libc::S_IFREG | (mode & 0o7777));
-        let write = Uuid::new_v4();
-        let op = Op::Put { path, data: data.id, attr, extra: extra.clone(), base: Base::Absent, write };
+        let op = Op::Put {
+            path,
+            data: data.id,
+            spilled: Vec::new(),
+            attr,
+            extra: extra.clone(),
+            base: base.clone(),
+            write: Uuid::new_v4(),
+        };
         let open = self.note_open(op, None)?;
-        let mut node = Node::new(attr, Kind::File(Content::local(data, 0, None, Some(open))), Place::Gone);
+        let mut node = Node::new(attr, Kind::File(Content::new_file(data, open)), Place::Gone);
         node.extra = extra;
         node.dirty = true;
+        node.base = base;
         let ino = tree.insert(parent, name, node)?;
         tree.touch(parent, name);
         touch_parent(&mut tree, parent);

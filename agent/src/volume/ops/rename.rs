@@ -184,7 +184,8 @@ impl Volume {
     }
 
     fn move_directory(&self, tree: &mut Tree, plan: &Plan, from: End<'_>, to: End<'_>) -> Result<()> {
-        let op = Op::RenameDir { from: plan.from.clone(), to: plan.to.clone() };
+        let attr = Some(tree.get(plan.source)?.attr);
+        let op = Op::RenameDir { from: plan.from.clone(), to: plan.to.clone(), attr };
         let mut sources = tree.sources(plan.source);
         let touched = vec![(from.parent, from.name.to_owned()), (to.parent, to.name.to_owned())];
         let (seq, _) = self.submit(tree, op, Tag { ino: Some(plan.source), touched, ..Tag::default() }, None)?;
@@ -207,7 +208,7 @@ impl Volume {
         let mut state = content.state.write().await;
         let (Some(open), Some(data)) = (state.open, state.data.clone()) else { return Ok(()) };
         let tree = self.tree();
-        if let Some(op) = self.put_op(&tree, ino, &data)? {
+        if let Some(op) = self.put_op(&tree, ino, &data, &state.spilled)? {
             state.open = Some(self.note_open(op, Some(open))?);
         }
         Ok(())

@@ -6,22 +6,24 @@ use uuid::Uuid;
 
 use crate::volume::Volume;
 use crate::volume::cache::DataFile;
-use crate::volume::cache::extents::Extents;
 use crate::volume::content::{Content, State};
 use crate::volume::error::{Result, VolumeError};
+use crate::volume::failpoint;
 use crate::volume::journal::{Op, Position, Seq};
+use crate::volume::spill::Spilled;
 use crate::volume::tree::{Ino, Place, Tree};
 use crate::volume::writeback::Tag;
 
 impl Volume {
     /// The upload of an inode as it is now; none for one that was unlinked. The caller keeps the tree locked until the
     /// operation is in the journal: a rename in between would upload it to the old name.
-    pub(crate) fn put_op(&self, tree: &Tree, ino: Ino, data: &DataFile) -> Result<Option<Op>> {
+    pub(crate) fn put_op(&self, tree: &Tree, ino: Ino, data: &DataFile, spilled: &Spilled) -> Result<Option<Op>> {
         let Some(path) = tree.upload_path(ino) else { return Ok(None) };
         let node = tree.get(ino)?;
         Ok(Some(Op::Put {
             path,
             data: data.id,
+            spilled: spilled.runs(),
             attr: node.attr,
             extra: node.extra.clone(),
             base: node.base.clone(),
@@ -48,7 +50,9 @@ impl Volume {
         let mut state = content.state.write().await;
         let (true, Some(data)) = (state.dirty, state.data.clone()) else { return Ok(self.pending_of(ino)) };
         sync_data(data.clone()).await?;
+        failpoint::hit(failpoint::SEAL_SYNCED);
         let Some((seq, position)) = self.submit_put(ino, &mut state, data)? else { return Ok(None) };
+        failpoint::hit(failpoint::SEAL_BEGUN);
         drop(state);
         self.journal.sync(position).await?;
         Ok(Some(seq))
@@ -56,12 +60,13 @@ impl Volume {
 
     fn submit_put(&self, ino: Ino, state: &mut State, data: Arc<DataFile>) -> Result<Option<(Seq, Position)>> {
         let mut tree = self.tree();
-        let Some(op) = self.put_op(&tree, ino, &data)? else { return Ok(None) };
+        let Some(op) = self.put_op(&tree, ino, &data, &state.spilled)? else { return Ok(None) };
         let touched = match &tree.get(ino)?.place {
             Place::At { parent, name } => vec![(*parent, name.clone())],
             Place::Root | Place::Gone | Place::Replaced { .. } => Vec::new(),
         };
-        let tag = Tag { ino: Some(ino), data: Some(data), bytes: state.size, touched, preserve: Vec::new() };
+        let spilled = state.spilled.clone();
+        let tag = Tag { ino: Some(ino), data: Some(data), spilled, bytes: state.size, touched, preserve: Vec::new() };
         let (seq, position) = self.submit(&mut tree, op, tag, state.open)?;
         let node = tree.get_mut(ino)?;
         node.dirty = false;
@@ -69,7 +74,6 @@ impl Volume {
         state.dirty = false;
         state.open = None;
         state.sealed = Some(seq);
-        state.present = Extents::whole(state.size);
         Ok(Some((seq, position)))
     }
 
@@ -96,7 +100,7 @@ impl Volume {
     }
 }
 
-async fn sync_data(data: Arc<DataFile>) -> Result<()> {
+pub(super) async fn sync_data(data: Arc<DataFile>) -> Result<()> {
     tokio::task::spawn_blocking(move || data.file.sync_data()).await.map_err(std::io::Error::other)??;
     Ok(())
 }

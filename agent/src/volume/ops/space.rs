@@ -10,6 +10,7 @@ use nix::unistd::{Whence, lseek};
 use super::data::MAX_FILE_BYTES;
 use crate::volume::Volume;
 use crate::volume::cache::DataFile;
+use crate::volume::cache::usage::Hold;
 use crate::volume::error::{Result, VolumeError};
 
 /// Zeros written at a time where the cache's file system cannot make them by itself.
@@ -71,15 +72,17 @@ impl Volume {
         if range.end > MAX_FILE_BYTES {
             return Err(VolumeError::Local(std::io::Error::from_raw_os_error(libc::EFBIG)));
         }
-        self.admit_dirty(range.end - range.start).await?;
-        let mut state = self.writable(ino, &content).await?;
+        self.admit_dirty(&content, range.end - range.start).await?;
+        let mut state = self.writable(ino, &content, range.clone()).await?;
         let data = state.data.clone().ok_or(VolumeError::Stale)?;
         let size = space.size(state.size, &range);
+        state.note_touched(&self.cut, &range);
         change_room(&data, &range, space, state.size)?;
         if size > state.size {
             data.file.set_len(size)?;
+            state.resize(&self.cut, size);
         }
-        state.size = size;
+        data.measure(Hold::Dirty)?;
         self.note_change(ino, &state)
     }
 
@@ -96,7 +99,7 @@ impl Volume {
         if !(0..size).contains(&offset) {
             return Err(VolumeError::PastEnd);
         }
-        if let Some(data) = state.data.as_ref().filter(|_| state.is_complete()) {
+        if let Some(data) = state.data.as_ref().filter(|_| state.has(0..state.size)) {
             match lseek(&data.file, offset, whence) {
                 Ok(found) => return Ok(found.min(size)),
                 Err(Errno::ENXIO) => return Err(VolumeError::PastEnd),

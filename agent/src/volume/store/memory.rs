@@ -2,7 +2,7 @@
 //!
 //! It keeps S3's promises (conditions are atomic, a listing shows every finished write, entity tags are MD5) and
 //! breaks them on request: [`MemoryStore::fail_next`], [`MemoryStore::apply_then_fail`], [`MemoryStore::set_latency`],
-//! [`MemoryStore::set_outage`].
+//! [`MemoryStore::set_outage`], [`MemoryStore::set_turns`].
 
 mod content;
 mod faults;
@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 
 use self::content::Content;
 use self::faults::{Faults, Verdict};
-use super::{Body, Condition, Etag, Headers, ObjectInfo, ObjectKey, ObjectStore, Page, Part, StoreError};
+use super::{Body, Condition, Etag, Headers, ListedUpload, ObjectInfo, ObjectKey, ObjectStore, Page, Part, StoreError};
 
 /// An object store in memory. Clones share the same objects and the same faults.
 #[derive(Debug, Clone, Default)]
@@ -53,6 +53,17 @@ impl MemoryStore {
     /// Every call takes at least this long from now on.
     pub fn set_latency(&self, latency: Duration) {
         self.faults.lock().latency = latency;
+    }
+
+    /// Every call lets other tasks go on before and after its effect, up to so many times: what runs side by side meets
+    /// in many ways.
+    pub fn set_turns(&self, most: u32) {
+        self.faults.lock().most_turns = most;
+    }
+
+    /// Parts may be as small as this, other than in S3.
+    pub fn set_min_part(&self, bytes: usize) {
+        self.content.lock().min_part = bytes;
     }
 
     /// While `away`, every call fails as transient and does nothing.
@@ -100,13 +111,22 @@ impl MemoryStore {
         if !latency.is_zero() {
             tokio::time::sleep(latency).await;
         }
-        match verdict {
+        self.turns().await;
+        let result = match verdict {
             Verdict::Pass => work(&mut self.content.lock()),
             Verdict::Fail(error) => Err(error),
-            Verdict::LoseReply => {
-                work(&mut self.content.lock())?;
+            Verdict::LoseReply => work(&mut self.content.lock()).and_then(|_| {
                 Err(StoreError::Transient(operation.to_string(), "the reply was lost (injected)".to_owned()))
-            }
+            }),
+        };
+        self.turns().await;
+        result
+    }
+
+    async fn turns(&self) {
+        let turns = self.faults.lock().turns();
+        for _ in 0..turns {
+            tokio::task::yield_now().await;
         }
     }
 }
@@ -185,6 +205,21 @@ impl ObjectStore for MemoryStore {
         self.call(Operation::MultipartPut, |content| content.put_part(key, upload, number, bytes)).await
     }
 
+    async fn multipart_copy(
+        &self,
+        key: &ObjectKey,
+        upload: &str,
+        number: i32,
+        from: (&ObjectKey, &Etag),
+        range: Range<u64>,
+    ) -> Result<Part, StoreError> {
+        self.call(Operation::MultipartCopy, |content| {
+            let bytes = content.get_range(from.0, from.1, range)?;
+            content.put_part(key, upload, number, bytes)
+        })
+        .await
+    }
+
     async fn multipart_complete(
         &self,
         key: &ObjectKey,
@@ -197,6 +232,10 @@ impl ObjectStore for MemoryStore {
 
     async fn multipart_abort(&self, key: &ObjectKey, upload: &str) -> Result<(), StoreError> {
         self.call(Operation::MultipartAbort, |content| content.abort(key, upload)).await
+    }
+
+    async fn multipart_list(&self, prefix: &str) -> Result<Vec<ListedUpload>, StoreError> {
+        self.call(Operation::MultipartList, |content| Ok(content.uploads(prefix))).await
     }
 }
 

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use rand::Rng;
 
-use super::{Body, Condition, Etag, Headers, ObjectInfo, ObjectKey, ObjectStore, Page, Part, StoreError};
+use super::{Body, Condition, Etag, Headers, ListedUpload, ObjectInfo, ObjectKey, ObjectStore, Page, Part, StoreError};
 
 /// How often, and how long in between.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,6 +151,17 @@ impl<S: ObjectStore> ObjectStore for Retrying<S> {
         self.repeat(|| self.store.multipart_put(key, upload, number, body.clone())).await
     }
 
+    async fn multipart_copy(
+        &self,
+        key: &ObjectKey,
+        upload: &str,
+        number: i32,
+        from: (&ObjectKey, &Etag),
+        range: Range<u64>,
+    ) -> Result<Part, StoreError> {
+        self.repeat(|| self.store.multipart_copy(key, upload, number, from, range.clone())).await
+    }
+
     /// Not repeated: a second attempt after one that worked finds no upload.
     async fn multipart_complete(
         &self,
@@ -168,6 +179,10 @@ impl<S: ObjectStore> ObjectStore for Retrying<S> {
             Err(StoreError::NotFound(_)) => Ok(()),
             other => other,
         }
+    }
+
+    async fn multipart_list(&self, prefix: &str) -> Result<Vec<ListedUpload>, StoreError> {
+        self.repeat(|| self.store.multipart_list(prefix)).await
     }
 }
 

@@ -29,7 +29,7 @@ use bytes::Bytes;
 pub use self::keys::Keys;
 
 use self::convert::{Prefix, body_stream, conditions, copy_source, etag, headers_of, object_info};
-use super::{Body, Condition, Etag, Headers, ObjectInfo, ObjectKey, ObjectStore, Page, Part, StoreError};
+use super::{Body, Condition, Etag, Headers, ListedUpload, ObjectInfo, ObjectKey, ObjectStore, Page, Part, StoreError};
 
 /// For calls that move no data.
 const SHORT: Duration = Duration::from_secs(10);
@@ -368,6 +368,29 @@ impl ObjectStore for S3Store {
         Ok(Part { number, etag: etag(key, output.e_tag)? })
     }
 
+    async fn multipart_copy(
+        &self,
+        key: &ObjectKey,
+        upload: &str,
+        number: i32,
+        from: (&ObjectKey, &Etag),
+        range: Range<u64>,
+    ) -> Result<Part, StoreError> {
+        let call = self
+            .client
+            .upload_part_copy()
+            .bucket(&self.bucket)
+            .key(self.key(key))
+            .upload_id(upload)
+            .part_number(number)
+            .copy_source(copy_source(&self.bucket, &self.key(from.0)))
+            .copy_source_if_match(&from.1.0)
+            .copy_source_range(format!("bytes={}-{}", range.start, range.end.saturating_sub(1)))
+            .send();
+        let output = answer(key.as_str(), LONG, call).await?;
+        Ok(Part { number, etag: etag(key, output.copy_part_result.and_then(|result| result.e_tag))? })
+    }
+
     async fn multipart_complete(
         &self,
         key: &ObjectKey,
@@ -398,6 +421,29 @@ impl ObjectStore for S3Store {
         let call = self.client.abort_multipart_upload().bucket(&self.bucket).key(self.key(key)).upload_id(upload);
         let call = call.set_request_payer(self.payer.clone()).send();
         answer(key.as_str(), SHORT, call).await.map(drop)
+    }
+
+    async fn multipart_list(&self, prefix: &str) -> Result<Vec<ListedUpload>, StoreError> {
+        let (mut uploads, mut after) = (Vec::new(), None::<(String, String)>);
+        loop {
+            let (key, id) = after.unzip();
+            let call = self
+                .client
+                .list_multipart_uploads()
+                .bucket(&self.bucket)
+                .prefix(self.prefix.full_text(prefix))
+                .encoding_type(EncodingType::Url)
+                .set_key_marker(key)
+                .set_upload_id_marker(id);
+            let output = answer(prefix, SHORT, call.send()).await?;
+            for upload in output.uploads() {
+                uploads.push(self.prefix.upload(upload)?);
+            }
+            after = output.next_key_marker.zip(output.next_upload_id_marker);
+            if !output.is_truncated.unwrap_or(false) || after.is_none() {
+                return Ok(uploads);
+            }
+        }
     }
 }
 

@@ -124,6 +124,8 @@ pub(crate) struct Node {
     /// What the next upload replaces.
     pub(crate) base: Base,
     pub(crate) remote: Option<Remote>,
+    /// The last operation that brought its bytes to S3.
+    pub(crate) uploaded: Option<Seq>,
     /// A write-back that failed for good and was not reported yet.
     pub(crate) error: Option<String>,
 }
@@ -144,6 +146,7 @@ impl Node {
             dirty: false,
             base: Base::Absent,
             remote: None,
+            uploaded: None,
             error: None,
         }
     }

@@ -5,7 +5,9 @@ use std::sync::atomic::Ordering;
 use super::{Tag, pending};
 use crate::volume::Volume;
 use crate::volume::cache::DataFile;
+use crate::volume::cache::usage::Hold;
 use crate::volume::control::Failure;
+use crate::volume::failpoint;
 use crate::volume::journal::{Base, Op, Outcome, Record, Seq, Unfinished};
 use crate::volume::store::Etag;
 use crate::volume::tree::{Child, Ino, Kind, Node, Place, Remote, Tree};
@@ -57,17 +59,20 @@ impl Uploaded {
 }
 
 impl Volume {
-    /// An operation is done.
-    pub(super) fn finish(&self, seq: Seq, performed: Performed) {
+    /// An operation is done. The inode that it was about.
+    pub(super) fn finish(&self, seq: Seq, performed: Performed) -> Option<Ino> {
         self.breaker.close();
         let Performed { outcome, effect } = performed;
         let mut tree = self.tree();
         let record = Record::Done { seq, outcome: outcome.clone() };
-        let Some((_, tag)) = self.close_operation(&mut tree, seq, &record, &outcome) else { return };
+        failpoint::hit(failpoint::COMMIT);
+        let (_, tag) = self.close_operation(&mut tree, seq, &record, &outcome)?;
+        tag.data.iter().for_each(|data| data.hold(Hold::Clean));
         apply(&mut tree, seq, &tag, effect, &self.conflicts);
         settle_names(&mut tree, seq, &tag);
         drop(tree);
         self.queue.changed.notify_waiters();
+        tag.ino
     }
 
     /// An operation cannot be done: its data go to lost+found, and it is shown.
@@ -75,6 +80,7 @@ impl Volume {
         let mut tree = self.tree();
         let record = Record::Failed { seq, error: error.to_owned() };
         let Some((op, tag)) = self.close_operation(&mut tree, seq, &record, &Vec::new()) else { return };
+        tag.spilled.keep_objects();
         let text = match tag.data.as_deref().map(|data| self.keep_lost(seq, &op, data)) {
             Some(kept) => format!("{error}; {kept}"),
             None => error.to_owned(),
@@ -95,6 +101,7 @@ impl Volume {
         if let Err(error) = self.journal.append(record) {
             tracing::error!(%seq, %error, "the journal cannot be written, the operation will be repeated after a restart");
         }
+        failpoint::hit(failpoint::COMMITTED);
         let removed = table.pending.remove(seq, outcome)?;
         table.forget(seq);
         tree.end(seq);
@@ -106,8 +113,12 @@ impl Volume {
     }
 
     fn compact(&self, table: &super::Table) {
-        let begun = table.pending.iter().map(|(seq, op, _)| (seq, Unfinished { op: op.clone(), open: false }));
-        let open = table.open.iter().map(|(seq, op)| (*seq, Unfinished { op: op.clone(), open: true }));
+        let begun = table.pending.iter().map(|(seq, op, _)| {
+            let upload = table.uploads.get(&seq).cloned();
+            (seq, Unfinished { op: op.clone(), open: false, upload })
+        });
+        let open = table.open.iter();
+        let open = open.map(|(seq, op)| (*seq, Unfinished { op: op.clone(), open: true, upload: None }));
         if let Err(error) = self.journal.compact(&begun.chain(open).collect()) {
             tracing::warn!(%error, "the journal cannot be compacted");
         }
@@ -117,7 +128,10 @@ impl Volume {
         let name = format!("{seq}-{}-{}", data.id, op.subject().replace('/', "_"));
         let name: String = name.chars().take(120).collect();
         match self.cache.keep_lost(data, &name, op) {
-            Ok(place) => format!("the data are kept in {}", place.display()),
+            Ok(place) if op.spilled().is_empty() => format!("the data are kept in {}", place.display()),
+            Ok(place) => {
+                format!("the data are kept in {} and the objects that the .json beside it names", place.display())
+            }
             Err(error) => format!("and the data could not be kept: {error}"),
         }
     }
@@ -133,11 +147,11 @@ impl super::Queue {
 fn apply(tree: &mut Tree, seq: Seq, tag: &Tag, effect: Effect, conflicts: &std::sync::atomic::AtomicU64) {
     match effect {
         Effect::None => {}
-        Effect::Uploaded(uploaded) => note_uploaded(tree, tag, uploaded),
+        Effect::Uploaded(uploaded) => note_uploaded(tree, seq, tag, uploaded),
         Effect::Lost(uploaded) => {
             conflicts.fetch_add(1, Ordering::Relaxed);
             move_aside(tree, tag, &uploaded.path);
-            note_uploaded(tree, tag, uploaded);
+            note_uploaded(tree, seq, tag, uploaded);
         }
         Effect::Moved { from, to } => {
             tag.ino.into_iter().for_each(|dir| note_moved(tree, dir, seq, &from, &to));
@@ -145,9 +159,10 @@ fn apply(tree: &mut Tree, seq: Seq, tag: &Tag, effect: Effect, conflicts: &std::
     }
 }
 
-fn note_uploaded(tree: &mut Tree, tag: &Tag, uploaded: Uploaded) {
+fn note_uploaded(tree: &mut Tree, seq: Seq, tag: &Tag, uploaded: Uploaded) {
     let Some(node) = tag.ino.and_then(|ino| tree.get_mut(ino).ok()) else { return };
     node.base = uploaded.base();
+    node.uploaded = Some(seq);
     node.extra.content_type.clone_from(&uploaded.content_type);
     node.remote = Some(uploaded.into_remote());
 }

@@ -6,6 +6,7 @@ use uuid::Uuid;
 use super::finish::{Effect, Performed, Uploaded};
 use crate::volume::Volume;
 use crate::volume::attr::{self, Attr, Extra};
+use crate::volume::failpoint;
 use crate::volume::journal::Base;
 use crate::volume::store::{Body, Condition, Etag, Headers, ObjectKey, StoreError};
 use crate::volume::version::conflict::{self, Resolution};
@@ -30,7 +31,10 @@ impl Volume {
         let outcome = |now| Ok(Performed::new(vec![(path.to_owned(), now)], Effect::None));
         let (_, Some(etag)) = self.condition(path, base).await? else { return outcome(Base::Absent) };
         match self.delete_version(path, &etag).await {
-            Ok(()) => outcome(Base::Absent),
+            Ok(()) => {
+                failpoint::hit(failpoint::DELETE_DONE);
+                outcome(Base::Absent)
+            }
             Err(StoreError::Conflict(_)) => match self.look(path).await? {
                 None => outcome(Base::Absent),
                 Some(info) if info.etag == etag => {
@@ -67,7 +71,7 @@ impl Volume {
         };
         let headers = attr::to_headers(change.attr, change.extra, content_type(change), change.write);
         let key = ObjectKey::new(path);
-        let etag = match self.store.copy(&key, &etag, &key, &headers, &condition).await {
+        let etag = match self.copy_version(&key, &etag, change.size, &key, &headers, &condition).await {
             Ok(etag) => etag,
             Err(StoreError::Conflict(_) | StoreError::NotFound(_)) => {
                 match conflict::resolve(&condition, change.write, self.look(path).await?.as_ref()) {
@@ -83,6 +87,7 @@ impl Volume {
             }
             Err(error) => return Err(error),
         };
+        failpoint::hit(failpoint::ATTRIBUTES_DONE);
         let done = Uploaded { path: path.to_owned(), etag, size: change.size, content_type: headers.content_type };
         Ok(Performed::new(outcome(done.base()), Effect::Uploaded(done)))
     }

@@ -187,7 +187,7 @@ mod tests {
     }
 
     fn move_dir(from: &str, to: &str) -> Op {
-        Op::RenameDir { from: from.into(), to: to.into() }
+        Op::RenameDir { from: from.into(), to: to.into(), attr: None }
     }
 
     fn table(ops: Vec<Op>) -> Pending<()> {

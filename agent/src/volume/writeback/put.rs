@@ -2,6 +2,7 @@
 //!
 //! The loser of a race keeps its bytes under a name of its own beside the winner.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,13 +13,12 @@ use super::finish::{Effect, Performed, Uploaded};
 use crate::volume::Volume;
 use crate::volume::attr::{self, Attr, Extra};
 use crate::volume::cache::DataFile;
-use crate::volume::journal::Base;
+use crate::volume::failpoint;
+use crate::volume::journal::{Base, OpenUpload, Seq};
+use crate::volume::spill::{Cut, Place, Spilled};
 use crate::volume::store::{Body, Condition, Etag, Headers, ObjectKey, Part, StoreError};
 use crate::volume::version::conflict::{self, Resolution};
 
-/// Larger files go up in parts.
-const SINGLE_PUT_BYTES: u64 = 64 << 20;
-const PART_BYTES: u64 = 16 << 20;
 const MAX_PARTS: u64 = 10_000;
 const PARALLEL_PARTS: usize = 4;
 /// How often S3 may be busy with a key before the whole operation starts again.
@@ -29,7 +29,8 @@ type Result<T> = std::result::Result<T, StoreError>;
 /// What an object is made of.
 #[derive(Debug)]
 pub(super) enum Source {
-    Data(Arc<DataFile>),
+    /// A cache file, and what it lacks.
+    Data(Arc<DataFile>, Spilled),
     /// The target of a symbolic link; nothing for a device, FIFO or socket.
     Inline(Bytes),
 }
@@ -37,14 +38,16 @@ pub(super) enum Source {
 impl Source {
     fn length(&self) -> Result<u64> {
         match self {
-            Self::Data(data) => Ok(data.file.metadata().map_err(|error| StoreError::Local(error.to_string()))?.len()),
+            Self::Data(data, _) => {
+                Ok(data.file.metadata().map_err(|error| StoreError::Local(error.to_string()))?.len())
+            }
             Self::Inline(bytes) => Ok(bytes.len() as u64),
         }
     }
 
     fn body(&self, length: u64) -> Body {
         match self {
-            Self::Data(data) => Body::file(&data.path, 0..length),
+            Self::Data(data, _) => Body::file(&data.path, 0..length),
             Self::Inline(bytes) => Body::Bytes(bytes.clone()),
         }
     }
@@ -53,6 +56,7 @@ impl Source {
 /// One object to be written.
 #[derive(Debug)]
 pub(super) struct Upload<'a> {
+    pub(super) seq: Seq,
     pub(super) path: &'a str,
     pub(super) attr: &'a Attr,
     pub(super) extra: &'a Extra,
@@ -64,7 +68,7 @@ pub(super) struct Upload<'a> {
 impl Volume {
     pub(super) async fn put_file(&self, upload: &Upload<'_>) -> Result<Performed> {
         let content_type = match upload.source {
-            Source::Data(_) => attr::content_type(upload.path),
+            Source::Data(_, _) => attr::content_type(upload.path),
             Source::Inline(_) => attr::UNKNOWN_TYPE,
         };
         let headers = attr::to_headers(upload.attr, upload.extra, content_type, upload.write);
@@ -136,54 +140,94 @@ impl Volume {
     }
 
     async fn send(&self, upload: &Upload<'_>, path: &str, headers: &Headers, condition: &Condition) -> Result<Etag> {
+        failpoint::hit(failpoint::PUT);
         let key = ObjectKey::new(path);
         let length = upload.source.length()?;
-        match &upload.source {
-            Source::Data(data) if length > SINGLE_PUT_BYTES => {
-                self.send_parts(&key, data, length, headers, condition).await
+        let etag = match &upload.source {
+            Source::Data(data, spilled) if self.goes_in_parts(length, spilled) => {
+                let parts = Parts { data, spilled, length };
+                self.send_parts(upload.seq, &key, &parts, headers, condition).await?
             }
-            source => self.store.put(&key, source.body(length), headers, condition).await,
-        }
+            source => self.store.put(&key, source.body(length), headers, condition).await?,
+        };
+        failpoint::hit(failpoint::PUT_DONE);
+        Ok(etag)
+    }
+
+    /// Whether a file of so many bytes goes up in parts.
+    pub(super) fn goes_in_parts(&self, length: u64, spilled: &Spilled) -> bool {
+        length > self.cut.single_put || !spilled.is_empty()
     }
 
     async fn send_parts(
         &self,
+        seq: Seq,
         key: &ObjectKey,
-        data: &DataFile,
-        length: u64,
+        parts: &Parts<'_>,
         headers: &Headers,
         condition: &Condition,
     ) -> Result<Etag> {
-        let upload = self.store.multipart_begin(key, headers).await?;
-        let result = match self.put_parts(key, &upload, data, length).await {
-            Ok(parts) => self.store.multipart_complete(key, &upload, &parts, condition).await,
+        let id = self.store.multipart_begin(key, headers).await?;
+        failpoint::hit(failpoint::MULTIPART_BEGUN);
+        let upload = OpenUpload { key: key.to_string(), id };
+        self.note_upload(seq, upload.clone()).map_err(|error| StoreError::Local(error.to_string()))?;
+        failpoint::hit(failpoint::MULTIPART_NOTED);
+        let result = match self.put_parts(key, &upload.id, parts).await {
+            Ok(sent) => {
+                failpoint::hit(failpoint::MULTIPART_COMPLETE);
+                self.store.multipart_complete(key, &upload.id, &sent, condition).await
+            }
             Err(error) => Err(error),
         };
         if result.is_ok() {
+            failpoint::hit(failpoint::MULTIPART_DONE);
             return result;
         }
-        if let Err(error) = self.store.multipart_abort(key, &upload).await {
-            tracing::info!(%key, %error, "a multipart upload could not be given up");
+        if let Err(error) = self.abort_leftover(seq).await {
+            tracing::info!(%key, %error, "a multipart upload could not be given up yet");
         }
         result
     }
 
-    async fn put_parts(&self, key: &ObjectKey, upload: &str, data: &DataFile, length: u64) -> Result<Vec<Part>> {
-        let size = part_size(length);
-        futures::stream::iter((0..length.div_ceil(size)).map(|index| (index, index * size)))
-            .map(|(index, start)| async move {
-                let number = i32::try_from(index + 1).map_err(|error| StoreError::Local(error.to_string()))?;
-                let body = Body::file(&data.path, start..(start + size).min(length));
-                self.put_part(key, upload, number, body).await
+    async fn put_parts(&self, key: &ObjectKey, upload: &str, parts: &Parts<'_>) -> Result<Vec<Part>> {
+        futures::stream::iter(parts.layout(&self.cut))
+            .map(|(number, range)| async move {
+                let part = match parts.spilled.get(u64::from(number) - 1) {
+                    Some(place) => self.copy_spilled(key, upload, number, place, &range).await?,
+                    None => self.put_part(key, upload, number, Body::file(&parts.data.path, range)).await?,
+                };
+                failpoint::hit(failpoint::MULTIPART_PART);
+                Ok(part)
             })
             .buffered(PARALLEL_PARTS)
             .try_collect()
             .await
     }
 
+    /// S3 makes the part of an object of ours. One that is gone is no conflict about the file.
+    async fn copy_spilled(
+        &self,
+        key: &ObjectKey,
+        upload: &str,
+        number: u16,
+        place: &Place,
+        range: &Range<u64>,
+    ) -> Result<Part> {
+        let (from, number) = (ObjectKey::new(&place.object.key), i32::from(number));
+        let within = place.within(range);
+        match self.store.multipart_copy(key, upload, number, (&from, &place.object.etag), within).await {
+            Err(StoreError::NotFound(what) | StoreError::Conflict(what)) => {
+                let why = format!("its part in {from} cannot be copied: {what} is gone");
+                Err(StoreError::Refused(key.to_string(), why))
+            }
+            result => result,
+        }
+    }
+
     /// One part, tried again a few times by itself: it would be a pity to send all others again.
-    async fn put_part(&self, key: &ObjectKey, upload: &str, number: i32, body: Body) -> Result<Part> {
-        let mut pause = super::FIRST_BACKOFF;
+    async fn put_part(&self, key: &ObjectKey, upload: &str, number: u16, body: Body) -> Result<Part> {
+        let number = i32::from(number);
+        let mut pause = self.options.first_pause;
         for _ in 1..BUSY {
             match self.store.multipart_put(key, upload, number, body.clone()).await {
                 Err(StoreError::Transient(_, _)) => tokio::time::sleep(pause).await,
@@ -195,9 +239,36 @@ impl Volume {
     }
 }
 
+/// A large file.
+#[derive(Debug)]
+struct Parts<'a> {
+    data: &'a DataFile,
+    spilled: &'a Spilled,
+    length: u64,
+}
+
+impl Parts<'_> {
+    /// Numbers and bytes. Spilled parts are as they were cut; else there are as many of one size as fit.
+    fn layout(&self, cut: &Cut) -> Vec<(u16, Range<u64>)> {
+        let length = self.length;
+        let ranges: Vec<Range<u64>> = if self.spilled.is_empty() {
+            let size = part_size(cut, length);
+            (0..length.div_ceil(size)).map(|index| index * size..((index + 1) * size).min(length)).collect()
+        } else {
+            let parts = cut.indices(&(0..length)).map(|index| cut.range(index));
+            parts.map(|range| range.start..range.end.min(length)).collect()
+        };
+        // At most 10,000.
+        (1..).zip(ranges).collect()
+    }
+}
+
 /// Bytes of a part, so that there are at most [`MAX_PARTS`].
-fn part_size(length: u64) -> u64 {
-    PART_BYTES.max(length.div_ceil(MAX_PARTS).next_multiple_of(1 << 20))
+fn part_size(cut: &Cut, length: u64) -> u64 {
+    if length.div_ceil(cut.part) <= MAX_PARTS {
+        return cut.part;
+    }
+    length.div_ceil(MAX_PARTS).next_multiple_of(1 << 20)
 }
 
 #[cfg(test)]
@@ -206,9 +277,10 @@ mod tests {
 
     #[test]
     fn parts_are_never_too_many() {
-        assert_eq!(part_size(100 << 20), PART_BYTES);
+        let cut = Cut::default();
+        assert_eq!(part_size(&cut, 100 << 20), cut.part);
         for length in [1u64 << 30, 5 << 40, 48 << 40] {
-            assert!(length.div_ceil(part_size(length)) <= MAX_PARTS);
+            assert!(length.div_ceil(part_size(&cut, length)) <= MAX_PARTS);
         }
     }
 }

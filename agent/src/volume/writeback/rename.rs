@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::finish::{Effect, Performed, Uploaded};
 use crate::volume::Volume;
 use crate::volume::attr::{self, Attr, Extra};
+use crate::volume::failpoint;
 use crate::volume::journal::{Base, Outcome};
 use crate::volume::store::{Condition, Etag, Headers, ListedObject, ObjectInfo, ObjectKey, StoreError};
 use crate::volume::version::conflict::{self, Resolution};
@@ -43,12 +44,14 @@ impl Volume {
             tracing::warn!(from = copy.from, to = copy.to, "somebody else deleted the file that was to be renamed");
             return Ok(Performed::new(unknown(copy), Effect::None));
         };
+        failpoint::hit(failpoint::RENAME_COPIED);
         if let Some(source) = self.source_version(copy).await? {
             match self.delete_version(copy.from, &source).await {
                 Ok(()) | Err(StoreError::Conflict(_)) => {}
                 Err(error) => return Err(error),
             }
         }
+        failpoint::hit(failpoint::RENAME_DONE);
         let lost = path != copy.to;
         let done = Uploaded { path, etag, size: copy.size, content_type: headers.content_type.clone() };
         if lost {
@@ -94,7 +97,8 @@ impl Volume {
         headers: &Headers,
         condition: &Condition,
     ) -> Result<Option<Etag>> {
-        match self.store.copy(&ObjectKey::new(copy.from), source, &ObjectKey::new(to), headers, condition).await {
+        let (from, key) = (ObjectKey::new(copy.from), ObjectKey::new(to));
+        match self.copy_version(&from, source, copy.size, &key, headers, condition).await {
             Ok(etag) => Ok(Some(etag)),
             Err(StoreError::Conflict(_) | StoreError::NotFound(_)) => {
                 match conflict::resolve(condition, copy.write, self.look(to).await?.as_ref()) {
@@ -137,6 +141,7 @@ impl Volume {
             Some(source) => {
                 let etag = self.copy_key(&object.key, &source, &target).await?;
                 self.delete_version(object.key.as_str(), &source.etag).await.or_else(ignore_conflict)?;
+                failpoint::hit(failpoint::RENAME_KEY);
                 etag
             }
             None => object.etag.clone(),
@@ -150,7 +155,7 @@ impl Volume {
         let marker = target.ends_with('/');
         let condition = if marker { Condition::Always } else { Condition::Absent };
         let key = ObjectKey::new(target);
-        match self.store.copy(from, &source.etag, &key, &source.headers, &condition).await {
+        match self.copy_version(from, &source.etag, source.size, &key, &source.headers, &condition).await {
             Ok(etag) => Ok(etag),
             Err(StoreError::Conflict(_) | StoreError::NotFound(_)) => match self.look(target).await? {
                 Some(there) if same_object(&there, source) => Ok(there.etag),
@@ -158,7 +163,7 @@ impl Volume {
                     let time = attr::Time::from(source.last_modified);
                     let name = ObjectKey::new(conflict::copy_name(target, &self.options.node_name, time));
                     tracing::warn!(target, copy = %name, "somebody else has a file where a directory was moved to");
-                    self.store.copy(from, &source.etag, &name, &source.headers, &Condition::Always).await
+                    self.copy_version(from, &source.etag, source.size, &name, &source.headers, &Condition::Always).await
                 }
                 None => Err(StoreError::Transient(target.to_owned(), "source or target is busy".to_owned())),
             },

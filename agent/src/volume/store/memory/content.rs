@@ -7,20 +7,30 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::{Bytes, BytesMut};
 use md5::{Digest, Md5};
 
-use crate::volume::store::{Condition, Etag, Headers, ListedObject, ObjectInfo, ObjectKey, Page, Part, StoreError};
+use crate::volume::store::{
+    Condition, Etag, Headers, ListedObject, ListedUpload, ObjectInfo, ObjectKey, Page, Part, StoreError,
+};
 
 /// S3's lower limit for every part but the last.
 const MIN_PART: usize = 5 << 20;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Content {
+    pub(super) min_part: usize,
     objects: BTreeMap<ObjectKey, (ObjectInfo, Bytes)>,
     uploads: BTreeMap<String, Upload>,
     uploads_begun: u64,
 }
 
+impl Default for Content {
+    fn default() -> Self {
+        Self { min_part: MIN_PART, objects: BTreeMap::new(), uploads: BTreeMap::new(), uploads_begun: 0 }
+    }
+}
+
 #[derive(Debug)]
 struct Upload {
+    begun: SystemTime,
     key: ObjectKey,
     headers: Headers,
     parts: BTreeMap<i32, (Etag, Bytes)>,
@@ -78,6 +88,13 @@ impl Content {
         self.uploads.len()
     }
 
+    pub(super) fn uploads(&self, prefix: &str) -> Vec<ListedUpload> {
+        let below = self.uploads.iter().filter(|(_, upload)| upload.key.as_str().starts_with(prefix));
+        below
+            .map(|(id, upload)| ListedUpload { key: upload.key.clone(), id: id.clone(), begun: upload.begun })
+            .collect()
+    }
+
     /// One page; the token is the last entry (key or common prefix) of the page before.
     pub(super) fn list(&self, prefix: &str, delimiter: Option<char>, token: Option<&str>, limit: u16) -> Page {
         let mut page = Page::default();
@@ -123,7 +140,8 @@ impl Content {
     pub(super) fn begin(&mut self, key: &ObjectKey, headers: &Headers) -> String {
         self.uploads_begun += 1;
         let id = format!("upload-{}", self.uploads_begun);
-        let upload = Upload { key: key.clone(), headers: headers.clone(), parts: BTreeMap::new() };
+        let upload =
+            Upload { begun: now_in_seconds(), key: key.clone(), headers: headers.clone(), parts: BTreeMap::new() };
         self.uploads.insert(id.clone(), upload);
         id
     }
@@ -158,7 +176,8 @@ impl Content {
         parts: &[Part],
         condition: &Condition,
     ) -> Result<Etag, StoreError> {
-        let chosen = chosen_parts(self.upload(key, id)?, parts)?;
+        let min_part = self.min_part;
+        let chosen = chosen_parts(self.upload(key, id)?, parts, min_part)?;
         self.check(key, condition)?;
         let mut sums = Md5::new();
         let mut bytes = BytesMut::new();
@@ -181,7 +200,7 @@ impl Content {
 }
 
 /// The bytes of the parts named, in ascending order, each with the tag it was given.
-fn chosen_parts(upload: &Upload, parts: &[Part]) -> Result<Vec<Bytes>, StoreError> {
+fn chosen_parts(upload: &Upload, parts: &[Part], min_part: usize) -> Result<Vec<Bytes>, StoreError> {
     let refuse = |why: &str| StoreError::Refused(upload.key.to_string(), why.to_owned());
     if parts.is_empty() {
         return Err(refuse("no parts"));
@@ -197,7 +216,7 @@ fn chosen_parts(upload: &Upload, parts: &[Part]) -> Result<Vec<Bytes>, StoreErro
         }
     }
     let all_but_last = chosen.split_last().map_or(&[][..], |(_, rest)| rest);
-    if all_but_last.iter().any(|bytes| bytes.len() < MIN_PART) {
+    if all_but_last.iter().any(|bytes| bytes.len() < min_part) {
         return Err(refuse("a part other than the last is smaller than 5 MiB"));
     }
     Ok(chosen)

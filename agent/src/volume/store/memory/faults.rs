@@ -26,10 +26,14 @@ pub enum Operation {
     MultipartBegin,
     /// `multipart_put`
     MultipartPut,
+    /// `multipart_copy`
+    MultipartCopy,
     /// `multipart_complete`
     MultipartComplete,
     /// `multipart_abort`
     MultipartAbort,
+    /// `multipart_list`
+    MultipartList,
 }
 
 impl std::fmt::Display for Operation {
@@ -54,6 +58,8 @@ pub(super) enum Verdict {
 pub(super) struct Faults {
     pub(super) latency: Duration,
     pub(super) outage: bool,
+    pub(super) most_turns: u32,
+    drawn: u32,
     pending: BTreeMap<Operation, VecDeque<Verdict>>,
     seen: BTreeMap<Operation, usize>,
 }
@@ -73,6 +79,12 @@ impl Faults {
         }
         let verdict = self.pending.get_mut(&operation).and_then(VecDeque::pop_front);
         (self.latency, verdict.unwrap_or(Verdict::Pass))
+    }
+
+    /// How often to let others go on now: 0 to `most_turns`, the same sequence in every run.
+    pub(super) fn turns(&mut self) -> u32 {
+        self.drawn = self.drawn.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (self.drawn >> 16) % (self.most_turns + 1)
     }
 
     pub(super) fn calls(&self, operation: Operation) -> usize {

@@ -5,10 +5,10 @@ use std::time::SystemTime;
 
 use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::primitives::{ByteStream, DateTime, Length};
-use aws_sdk_s3::types::Object;
+use aws_sdk_s3::types::{MultipartUpload, Object};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-use crate::volume::store::{Body, Condition, Etag, Headers, ListedObject, ObjectKey, Page, StoreError};
+use crate::volume::store::{Body, Condition, Etag, Headers, ListedObject, ListedUpload, ObjectKey, Page, StoreError};
 
 /// What `x-amz-copy-source` leaves as it is.
 const UNESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
@@ -44,6 +44,12 @@ impl Prefix {
             prefixes: groups.collect::<Result<_, _>>()?,
             next: output.next_continuation_token().filter(|_| truncated).map(str::to_owned),
         })
+    }
+
+    pub(super) fn upload(&self, upload: &MultipartUpload) -> Result<ListedUpload, StoreError> {
+        let key = ObjectKey::new(self.relative(upload.key())?);
+        let id = upload.upload_id().ok_or_else(|| incomplete(&key, "no upload id"))?.to_owned();
+        Ok(ListedUpload { begun: time(&key, upload.initiated())?, id, key })
     }
 
     fn listed(&self, object: &Object) -> Result<ListedObject, StoreError> {

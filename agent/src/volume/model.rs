@@ -1,0 +1,69 @@
+//! The volume against a reference: sequences of operations, restarts, evictions and faults, on a store in memory and
+//! without a kernel. After every step both say the same; after a drain S3 says it too, and so does a node that knows
+//! nothing.
+//!
+//! `EC2MPI_MODEL_CASES` sets the number of cases (2,000), `EC2MPI_MODEL_SEED` their seed.
+
+mod life;
+mod reference;
+mod steps;
+
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
+
+use self::life::World;
+use self::reference::Reference;
+use self::steps::Step;
+
+/// Operations of one case.
+const STEPS: usize = 60;
+/// How often a case that once failed is tried before it is taken to pass.
+const ATTEMPTS: usize = 8;
+/// Cases run in so many threads.
+const THREADS: u64 = 2;
+
+fn number(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+fn check(steps: &[Step]) -> Result<(), TestCaseError> {
+    let (mut world, mut reference) = (World::new(), Reference::default());
+    for (number, step) in steps.iter().enumerate() {
+        step.check(&mut world, &mut reference)
+            .map_err(|difference| TestCaseError::fail(format!("step {number}, {step:?}: {difference}")))?;
+    }
+    world.check_s3(&reference).map_err(|difference| TestCaseError::fail(format!("in the end: {difference}")))
+}
+
+fn run(thread: u64, cases: u64) {
+    let seed = number("EC2MPI_MODEL_SEED", 0x00EC_2001).wrapping_add(thread);
+    let bytes: Vec<u8> = seed.to_le_bytes().into_iter().cycle().take(32).collect();
+    let config = Config {
+        cases: u32::try_from(cases).expect("a number of cases"),
+        failure_persistence: None,
+        max_shrink_iters: 4000,
+        ..Config::default()
+    };
+    let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
+    // Threads that read files make no two runs quite the same: what failed once is tried several times when it is shrunk.
+    let failed = std::cell::Cell::new(false);
+    let attempts = || if failed.get() { ATTEMPTS } else { 1 };
+    let run = |steps: Vec<Step>| (0..attempts()).try_for_each(|_| check(&steps)).inspect_err(|_| failed.set(true));
+    match runner.run(&steps::any_steps(STEPS), run) {
+        Ok(()) => {}
+        Err(TestError::Fail(reason, steps)) => panic!("seed {seed}: {reason}\n{steps:#?}"),
+        Err(TestError::Abort(reason)) => panic!("seed {seed}: given up, {reason}"),
+    }
+}
+
+#[test]
+fn the_volume_is_what_the_reference_says() {
+    let cases = number("EC2MPI_MODEL_CASES", 2000);
+    std::thread::scope(|scope| {
+        let running: Vec<_> = (0..THREADS).map(|thread| scope.spawn(move || run(thread, cases / THREADS))).collect();
+        for thread in running {
+            if let Err(panic) = thread.join() {
+                std::panic::resume_unwind(panic);
+            }
+        }
+    });
+}
