@@ -45,6 +45,20 @@ test: lint ## Everything: lint, unit tests, scenarios on the local cloud; in the
 soak: lint ## The long forms of the tests that have one: minutes to hours; the machine should do nothing else
 	EC2MPI_SOAK=1 EC2MPI_MODEL_CASES=20000 $(LINTED) tests/scripts/test.sh --profile soak
 
+.PHONY: bench-setup
+bench-setup: setup ## Install what `make bench` compares with: s3fs, rclone, JuiceFS, and SeaweedFS to run on
+	@tests/scripts/bench-setup.sh
+
+.PHONY: bench
+bench: bench-setup ## The volume beside others on the same S3 server, 40 minutes: target/bench/volume.json and .md
+	cargo build --release --workspace --bins --example bucket
+	$(SUDO) $(TARGET)/release/volume-bench $(BENCH)
+
+.PHONY: bench-quick
+bench-quick: bench-setup ## The same with a quarter of everything, once, 8 minutes
+	cargo build --release --workspace --bins --example bucket
+	$(SUDO) $(TARGET)/release/volume-bench --quick $(BENCH)
+
 .PHONY: clean
 clean: ## Remove what was compiled
 	cargo clean

@@ -8,8 +8,10 @@
 mod exchange;
 mod faults;
 mod pace;
+mod traffic;
 
 pub use self::faults::{Counts, Faults, Outage};
+pub use self::traffic::Traffic;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -65,6 +67,11 @@ impl Lab {
     /// From now on this goes wrong.
     pub fn set(&self, faults: Faults) {
         self.plan.set(faults);
+    }
+
+    /// Requests and bytes so far, by kind.
+    pub fn traffic(&self) -> Traffic {
+        self.plan.traffic.read()
     }
 
     /// What was passed on, and what went wrong so far.

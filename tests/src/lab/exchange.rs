@@ -80,6 +80,7 @@ impl Link {
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Result<Answer, Ended> {
+        self.plan.traffic.asked(&request);
         let fate = self.plan.fate();
         if !fate.wait.is_zero() {
             tokio::time::sleep(fate.wait).await;
@@ -123,6 +124,7 @@ impl Link {
         let request = request.map(|body| Paced::new(body, Arc::clone(&self.plan), self.up.clone()));
         let answer = sender.send_request(request).await.inspect_err(|_| self.linger_not())?;
         *upstream = Some(sender);
+        self.plan.traffic.answered(&answer);
         Ok(answer.map(|body| Paced::new(body, Arc::clone(&self.plan), self.down.clone())))
     }
 

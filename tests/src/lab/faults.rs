@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use std::sync::Mutex;
 use tokio::sync::watch;
 
+use super::traffic::Counter;
+
 /// What is to go wrong. Shares are between 0 and 1, of all requests.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -94,12 +96,13 @@ pub(super) struct Fate {
 pub(super) struct Plan {
     faults: watch::Sender<Faults>,
     state: Mutex<(StdRng, Counts)>,
+    pub(super) traffic: Counter,
 }
 
 impl Plan {
     pub(super) fn new(seed: u64) -> Self {
         let state = Mutex::new((StdRng::seed_from_u64(seed), Counts::default()));
-        Self { faults: watch::Sender::new(Faults::default()), state }
+        Self { faults: watch::Sender::new(Faults::default()), state, traffic: Counter::default() }
     }
 
     pub(super) fn set(&self, faults: Faults) {
