@@ -55,6 +55,17 @@ pub enum Close {
     S3,
 }
 
+/// The object that has the attributes of the root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RootMarker {
+    /// A whole bucket has none: attributes last until the unmount.
+    None,
+    /// It would be `PREFIX/`, and is not there.
+    Missing,
+    /// It is there.
+    There(Attr, attr::Extra),
+}
+
 /// How a volume is to be mounted, all of it decided.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -70,6 +81,8 @@ pub struct Options {
     pub owner: Owner,
     /// Permissions of the root.
     pub root_mode: u32,
+    /// What the root's own marker says, where there is a prefix that may have one.
+    pub root: RootMarker,
     /// Name of this node in conflict copies.
     pub node_name: String,
     /// How long S3's word on names and attributes is trusted; zero asks every time.
@@ -80,6 +93,8 @@ pub struct Options {
     pub read_only: bool,
     /// Programs cannot be run from it.
     pub no_exec: bool,
+    /// Hadoop's markers of empty directories (`NAME_$folder$`) are directories.
+    pub compat_dir: bool,
     /// Bounds.
     pub bounds: limits::Bounds,
 }
@@ -94,11 +109,13 @@ impl Options {
             cache_dir,
             owner: Owner { uid: nix::unistd::geteuid().as_raw(), gid: nix::unistd::getegid().as_raw() },
             root_mode: 0o775,
+            root: RootMarker::None,
             node_name: "node".to_owned(),
             attr_ttl: Duration::from_secs(1),
             close: Close::Local,
             read_only: false,
             no_exec: false,
+            compat_dir: false,
             bounds: limits::Bounds::default(),
         }
     }
@@ -148,10 +165,9 @@ impl std::fmt::Debug for Volume {
 
 impl Volume {
     pub(crate) fn new(store: Arc<dyn ObjectStore>, options: Options, cache: Cache, journal: Journal) -> Self {
-        let root = Attr::new(libc::S_IFDIR | (options.root_mode & 0o7777), options.owner.uid, options.owner.gid);
         Self {
             store,
-            tree: Mutex::new(Tree::new(root, options.attr_ttl)),
+            tree: Mutex::new(root_tree(&options)),
             cache,
             journal,
             queue: Queue::default(),
@@ -166,6 +182,11 @@ impl Volume {
             invalidate: OnceLock::new(),
             options,
         }
+    }
+
+    /// Whether the attributes of the root are kept in S3.
+    pub(crate) fn has_root_marker(&self) -> bool {
+        self.options.root != RootMarker::None
     }
 
     /// The tree, locked. Never hold it across an await.
@@ -183,5 +204,13 @@ impl Volume {
         if let Some(invalidate) = self.invalidate.get() {
             invalidate(&known);
         }
+    }
+}
+
+fn root_tree(options: &Options) -> Tree {
+    let new = Attr::new(libc::S_IFDIR | (options.root_mode & 0o7777), options.owner.uid, options.owner.gid);
+    match &options.root {
+        RootMarker::There(attr, extra) => Tree::new(*attr, extra.clone(), options.attr_ttl),
+        RootMarker::None | RootMarker::Missing => Tree::new(new, attr::Extra::default(), options.attr_ttl),
     }
 }

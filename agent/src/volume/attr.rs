@@ -5,6 +5,7 @@
 //! what is missing has s3fs's defaults: 0640 for a file, 0750 for a directory, the owner the volume was mounted with,
 //! `Last-Modified` for every time.
 
+pub mod acl;
 pub mod xattr;
 
 use std::collections::BTreeMap;
@@ -209,6 +210,11 @@ pub fn from_object(info: &ObjectInfo, directory_key: bool, owner: Owner) -> Attr
         mtime: time(&["mtime", "goog-reserved-file-mtime"]),
         ctime: time(&["ctime"]),
     }
+}
+
+/// Whether an object whose key does not end in a slash is a directory all the same.
+pub fn is_directory(info: &ObjectInfo) -> bool {
+    mode_of(info, false) & libc::S_IFMT == libc::S_IFDIR
 }
 
 /// The attributes of a directory that exists only because keys below it do.

@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use fuser::{
-    BsdFileFlags, FileHandle, Filesystem, FopenFlags, INodeNo, KernelConfig, LockOwner, OpenAccMode, OpenFlags,
-    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
-    ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, INodeNo, KernelConfig, LockOwner,
+    OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
+    ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use tokio::runtime::Handle;
 use tracing::Instrument;
@@ -25,6 +25,7 @@ use super::Volume;
 use super::error::{Result, VolumeError};
 use super::name;
 use super::ops::attributes::Change;
+use super::ops::copy::Side;
 use super::ops::namespace::IfThere;
 use super::ops::parse_name;
 use super::ops::rename::End;
@@ -93,6 +94,9 @@ impl Filesystem for Adapter {
             InitFlags::FUSE_READDIRPLUS_AUTO,
             InitFlags::FUSE_PARALLEL_DIROPS,
             InitFlags::FUSE_ASYNC_DIO,
+            InitFlags::FUSE_POSIX_ACL,
+            // A default ACL takes the place of the umask.
+            InitFlags::FUSE_DONT_MASK,
             // Without it the kernel asks for an attribute before every write.
             InitFlags::FUSE_HANDLE_KILLPRIV_V2,
         ];
@@ -162,17 +166,8 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn mknod(
-        &self,
-        req: &Request,
-        parent: INodeNo,
-        name: &OsStr,
-        mode: u32,
-        _umask: u32,
-        rdev: u32,
-        reply: ReplyEntry,
-    ) {
-        let (name, caller) = (parse_name(name), caller(req));
+    fn mknod(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, rdev: u32, reply: ReplyEntry) {
+        let (name, caller) = (parse_name(name), caller(req, umask));
         let work = |volume: Arc<Volume>| async move {
             match mode & libc::S_IFMT {
                 0 | libc::S_IFREG => volume.make_file(Ino(parent.0), &name?, mode, caller).await,
@@ -182,8 +177,8 @@ impl Filesystem for Adapter {
         self.run_entry(span!("mknod", req, parent), reply, work);
     }
 
-    fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
-        let (name, caller) = (parse_name(name), caller(req));
+    fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+        let (name, caller) = (parse_name(name), caller(req, umask));
         let work = |volume: Arc<Volume>| async move { volume.mkdir(Ino(parent.0), &name?, mode, caller).await };
         self.run_entry(span!("mkdir", req, parent), reply, work);
     }
@@ -201,7 +196,7 @@ impl Filesystem for Adapter {
     }
 
     fn symlink(&self, req: &Request, parent: INodeNo, link_name: &OsStr, target: &Path, reply: ReplyEntry) {
-        let (name, caller, target) = (parse_name(link_name), caller(req), name::of(target.as_os_str()));
+        let (name, caller, target) = (parse_name(link_name), caller(req, 0), name::of(target.as_os_str()));
         let work = |volume: Arc<Volume>| async move { volume.symlink(Ino(parent.0), &name?, &target, caller).await };
         self.run_entry(span!("symlink", req, parent), reply, work);
     }
@@ -247,11 +242,11 @@ impl Filesystem for Adapter {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let (name, caller, there) = (parse_name(name), caller(req), IfThere::by_flags(flags));
+        let (name, caller, there) = (parse_name(name), caller(req, umask), IfThere::by_flags(flags));
         self.run(span!("create", req, parent), |volume| async move {
             let result = async { volume.create(Ino(parent.0), &name?, mode, caller, there).await };
             match result.await {
@@ -349,6 +344,31 @@ impl Filesystem for Adapter {
         self.run(span!("lseek", req, ino), |volume| async move {
             match volume.seek(fh.0, offset, whence).await {
                 Ok(offset) => reply.offset(offset),
+                Err(error) => reply.error(errno(&error)),
+            }
+        });
+    }
+
+    fn copy_file_range(
+        &self,
+        req: &Request,
+        ino_in: INodeNo,
+        fh_in: FileHandle,
+        offset_in: u64,
+        _ino_out: INodeNo,
+        fh_out: FileHandle,
+        offset_out: u64,
+        length: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        let unprivileged = req.uid() != 0;
+        self.run(span!("copy_file_range", req, ino_in), |volume| async move {
+            let from = Side { handle: fh_in.0, offset: offset_in };
+            let to = Side { handle: fh_out.0, offset: offset_out };
+            match volume.copy_range(from, to, length, unprivileged).await {
+                // At most a GiB.
+                Ok(copied) => reply.written(u32::try_from(copied).unwrap_or(u32::MAX)),
                 Err(error) => reply.error(errno(&error)),
             }
         });

@@ -22,10 +22,11 @@ use anyhow::{Context, bail};
 
 use self::plan::Plan;
 use self::units::{parse_size, parse_time};
-use super::Close;
+use super::attr::{self, Extra, Owner};
 use super::store::retry::{RetryPolicy, Retrying};
 use super::store::s3::{S3_KEYS, S3Store};
-use super::store::{ObjectStore, StoreError};
+use super::store::{ObjectKey, ObjectStore, StoreError};
+use super::{Close, RootMarker};
 use crate::telemetry;
 
 /// `mount BUCKET[/PREFIX] DIR`.
@@ -89,6 +90,8 @@ pub struct MountArgs {
     #[arg(skip)]
     no_exec: bool,
     #[arg(skip)]
+    compat_dir: bool,
+    #[arg(skip)]
     inodes: Option<usize>,
     #[arg(skip)]
     root_mode: Option<u32>,
@@ -132,12 +135,16 @@ pub fn run(mut args: MountArgs) -> anyhow::Result<()> {
 
 /// Mounts, calls `ready` once the mount answers, and returns after the unmount. Somebody who waits for the mount learns
 /// at once that the bucket is wrong; a node in a cluster goes on trying.
-fn serve(plan: Plan, ready: Option<Box<dyn FnOnce() + '_>>) -> anyhow::Result<()> {
+fn serve(mut plan: Plan, ready: Option<Box<dyn FnOnce() + '_>>) -> anyhow::Result<()> {
     let runtime = session::runtime()?;
     let (dir, source) = (plan.options.dir.clone(), plan.options.source.clone());
+    let has_prefix = !plan.settings.prefix.is_empty();
     let store = runtime.block_on(S3Store::connect(plan.settings)).context("setting up the S3 client")?;
     if ready.is_some() {
         runtime.block_on(look(&store, &source))?;
+    }
+    if has_prefix {
+        plan.options.root = runtime.block_on(look_at_root(&store, plan.options.owner))?;
     }
     let store = Arc::new(Retrying::new(store, RetryPolicy::default()));
     let volume = session::mount_on(runtime, store, plan.options)?;
@@ -146,6 +153,20 @@ fn serve(plan: Plan, ready: Option<Box<dyn FnOnce() + '_>>) -> anyhow::Result<()
         ready();
     }
     volume.serve(SIGNAL_DRAIN)
+}
+
+/// The attributes of the root, as s3fs keeps them for `BUCKET:/PREFIX`.
+async fn look_at_root(store: &S3Store, owner: Owner) -> anyhow::Result<RootMarker> {
+    match store.head(&ObjectKey::new("")).await {
+        Ok(info) if info.headers.metadata.contains_key("mode") => {
+            Ok(RootMarker::There(attr::from_object(&info, true, owner), Extra::from(&info.headers)))
+        }
+        Ok(_) | Err(StoreError::NotFound(_)) => Ok(RootMarker::Missing),
+        Err(error) => {
+            tracing::warn!(%error, "the attributes of the root are not known");
+            Ok(RootMarker::Missing)
+        }
+    }
 }
 
 /// An S3 that does not answer is no reason not to mount: what the journal has waits for it.

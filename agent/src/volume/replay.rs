@@ -110,6 +110,9 @@ impl Volume {
             Some(extra) => node.extra = extra.clone(),
             None => node.dir_mut()?.opaque = Some(Opaque::UntilDone(seq)),
         }
+        if path.is_empty() {
+            return Ok(tag(Some(ino), Vec::new()));
+        }
         let (parent, name) = self.parent_of_path(tree, path)?;
         Ok(tag(Some(ino), vec![(parent, name)]))
     }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use self::node::Changed;
 pub(crate) use self::node::{Child, Dir, Kind, Listed, Node, Opaque, Place, Remote};
-use super::attr::Attr;
+use super::attr::{Attr, Extra};
 use super::error::{Result, VolumeError};
 use super::journal::Seq;
 
@@ -101,9 +101,10 @@ pub(crate) struct Tree {
 
 impl Tree {
     /// A tree of a root alone. `ttl`: how long an answer of S3 is trusted.
-    pub(crate) fn new(root: Attr, ttl: Duration) -> Self {
+    pub(crate) fn new(attr: Attr, extra: Extra, ttl: Duration) -> Self {
         let dir = Dir { marker: true, ..Dir::default() };
-        let nodes = HashMap::from([(Ino::ROOT, Node::new(root, Kind::Dir(dir), Place::Root))]);
+        let root = Node { extra, ..Node::new(attr, Kind::Dir(dir), Place::Root) };
+        let nodes = HashMap::from([(Ino::ROOT, root)]);
         Self { nodes, next: Ino::ROOT.0 + 1, clock: 0, epoch: 0, ttl, outstanding: HashMap::new() }
     }
 

@@ -5,6 +5,7 @@
 //! goes to lost+found, the file reports it at the next fsync or close, and status shows it.
 
 mod finish;
+mod forms;
 mod object;
 pub(crate) mod pending;
 mod put;
@@ -19,6 +20,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use rand::Rng;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use uuid::Uuid;
 
 use self::finish::Performed;
 use self::pending::Pending;
@@ -171,6 +173,14 @@ impl Volume {
         replaces.map(|old| table.open.remove(&old));
         table.open.insert(seq, op);
         Ok(seq)
+    }
+
+    /// The id of the upload that an `Open` would become.
+    pub(crate) fn open_write(&self, open: Seq) -> Option<Uuid> {
+        match self.queue.table.lock().open.get(&open)? {
+            Op::Put { write, .. } => Some(*write),
+            _ => None,
+        }
     }
 
     /// Notes that a file that was being written is not wanted any more.

@@ -1,6 +1,7 @@
 //! s3fs and ours on one bucket: what one writes the other shows.
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 
@@ -131,10 +132,26 @@ fn what_we_wrote_is_s3fs_s() {
     fs::rename(theirs.path("tree/deep"), theirs.path("tree/renamed")).unwrap();
     fs::remove_file(theirs.path("tree/a dir+%/-n")).unwrap();
     fs::write(theirs.path("tree/renamed/run.sh"), b"changed by s3fs").unwrap();
+    std::os::unix::fs::chown(theirs.path("tree"), Some(1000), None).unwrap();
+    fs::set_permissions(theirs.path("tree"), fs::Permissions::from_mode(0o2751)).unwrap();
     unmount_s3fs(&theirs);
     let again = mount_ours(&bucket, "again");
     assert_eq!(fs::read(again.path("tree/renamed/run.sh")).unwrap(), b"changed by s3fs");
     assert!(!again.path("tree/deep").exists() && !again.path("tree/a dir+%/-n").exists());
+    assert!(again.agent(&["umount"]).status.success());
+    let sub = Point::new(&bucket, "sub");
+    assert!(mount(&bucket, "tree", &sub.dir, &[]).status.success());
+    let root = sub.dir.metadata().unwrap();
+    assert_eq!(
+        (root.mode() & 0o7777, root.uid()),
+        (0o2751, 1000),
+        "the root of a prefix has the attributes of its marker"
+    );
+    fs::set_permissions(&sub.dir, fs::Permissions::from_mode(0o705)).unwrap();
+    assert!(sub.agent(&["umount"]).status.success());
+    assert_eq!(bucket.object("tree/").0.headers.metadata["mode"], (0o040_705).to_string());
+    let again = mount_ours(&bucket, "once-more");
+    assert_eq!(again.path("tree").metadata().unwrap().mode() & 0o7777, 0o705);
     fs::rename(again.path("tree/renamed"), again.path("tree/deep")).unwrap();
     assert_eq!(fs::read_link(again.path("tree/deep/up")).unwrap().to_str(), Some("../plain.txt"));
 }

@@ -51,6 +51,12 @@ fn list(path: &Path) -> Vec<String> {
     names
 }
 
+fn copy_range(from: &File, to: &File, length: usize) -> usize {
+    let (none, other) = (std::ptr::null_mut(), std::ptr::null_mut());
+    // SAFETY: open descriptors, and no offsets.
+    checked(unsafe { libc::copy_file_range(from.as_raw_fd(), none, to.as_raw_fd(), other, length, 0) }).unwrap()
+}
+
 fn exchange(mount: &Mount, one: &str, two: &str) -> nix::Result<()> {
     let (one, two) = (mount.path(one), mount.path(two));
     renameat2(nix::fcntl::AT_FDCWD, &one, nix::fcntl::AT_FDCWD, &two, RenameFlags::RENAME_EXCHANGE)
@@ -146,6 +152,43 @@ fn extended_attributes_are_kept_as_s3fs_keeps_them() {
             assert_eq!(get(&mount.path(name), "trusted.b").unwrap(), [0, 255, 10], "{name}");
         }
     }
+}
+
+#[test]
+fn acls_are_checked_inherited_and_kept() {
+    use std::os::unix::process::CommandExt;
+    let lab = Lab::new();
+    let mount = lab.mount();
+    let sh = |mount: &Mount, script: &str| {
+        let output = std::process::Command::new("sh").args(["-c", script]).current_dir(&mount.root).output().unwrap();
+        assert!(output.status.success(), "{script}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let may_read = |mount: &Mount, uid: u32, name: &str| {
+        let mut cat = std::process::Command::new("cat");
+        cat.arg(mount.path(name)).uid(uid).gid(uid).output().unwrap().status.success()
+    };
+    sh(&mount, "umask 077; echo secret >f; setfacl -m u:1000:r f; mkdir d; chmod 755 d; setfacl -d -m u:1000:rx d");
+    sh(&mount, "umask 077; echo inherited >d/f; mkdir d/sub; umask 022; echo plain >g");
+    let check = |mount: &Mount| {
+        assert!(may_read(mount, 1000, "f") && !may_read(mount, 1001, "f"));
+        assert!(may_read(mount, 1000, "d/f") && may_read(mount, 1001, "g"));
+        let acl = sh(mount, "getfacl -cEn f; getfacl -cEn d/sub");
+        let expected = "user::rw-\nuser:1000:r--\ngroup::---\nmask::r--\nother::---\n\n\
+            user::rwx\nuser:1000:r-x\ngroup::r-x\nmask::r-x\nother::r-x\n\
+            default:user::rwx\ndefault:user:1000:r-x\ndefault:group::r-x\ndefault:mask::r-x\ndefault:other::r-x\n\n";
+        assert_eq!(acl, expected);
+        assert_eq!(sh(mount, "stat -c %a f d/f d/sub g"), "640\n644\n755\n644\n");
+    };
+    check(&mount);
+    mount.drain();
+    check(&lab.elsewhere());
+    sh(&mount, "chmod 600 f");
+    assert!(!may_read(&mount, 1000, "f"), "the mask is the group's bits");
+    sh(&mount, "setfacl -b f; setfacl -k d; umask 027; echo x >d/new");
+    assert_eq!(sh(&mount, "getfacl -cEn f; stat -c %a d/new"), "user::rw-\ngroup::---\nother::---\n\n640\n");
+    mount.drain();
+    assert_eq!(lab.metadata("f", "xattr"), "");
 }
 
 #[test]
@@ -250,6 +293,58 @@ fn room_and_holes() {
     let file = File::open(other.path("f")).unwrap();
     assert_eq!(lseek(&file, 5, Whence::SeekData).unwrap(), 5, "what is not here is data");
     assert_eq!(lseek(&file, 5, Whence::SeekHole).unwrap(), 400_000);
+}
+
+#[test]
+fn a_large_object_is_copied_by_s3() {
+    use ec2mpi_agent::volume::store::memory::Operation;
+    let lab = Lab::new();
+    let bytes = pattern((9 << 20) + 123, 4);
+    for name in ["big", "old", "lost"] {
+        lab.insert(name, &bytes);
+    }
+    lab.insert("target", b"previous");
+    let mount = lab.mount();
+    let copy = |from: &str, to: &str| fs::copy(mount.path(from), mount.path(to)).unwrap();
+    assert_eq!(copy("big", "copy"), bytes.len() as u64);
+    assert_eq!(copy("old", "target"), bytes.len() as u64);
+    lab.store.apply_then_fail(Operation::Copy);
+    copy("lost", "found");
+    mount.drain();
+    assert_eq!((lab.store.calls(Operation::GetRange), lab.store.calls(Operation::Put)), (0, 0), "nothing was sent");
+    OpenOptions::new().append(true).open(mount.path("copy")).unwrap().write_all(b"more").unwrap();
+    lab.store.fail_next(Operation::Copy, 1);
+    copy("big", "by-hand");
+    mount.write("small", b"12345");
+    copy("small", "small-copy");
+    copy("by-hand", "from-the-cache");
+    mount.drain();
+    let status = mount.ask(&ec2mpi_agent::volume::control::Request::Status).status;
+    assert_eq!((status.conflicts, status.failed_files), (0, 0));
+    for mount in [&mount, &lab.elsewhere()] {
+        for name in ["target", "found", "by-hand", "from-the-cache"] {
+            assert!(mount.read(name) == bytes, "{name}");
+        }
+        assert!(mount.read("copy") == [&bytes[..], b"more"].concat());
+        assert_eq!(mount.read("small-copy"), b"12345");
+    }
+}
+
+#[test]
+fn a_copy_by_s3_survives_a_crash() {
+    let lab = Lab::new();
+    let bytes = pattern(9 << 20, 4);
+    lab.insert("big", &bytes);
+    let mount = lab.mount();
+    let (source, target) = (File::open(mount.path("big")).unwrap(), File::create(mount.path("copy")).unwrap());
+    let length = bytes.len();
+    assert_eq!(copy_range(&source, &target, length), length);
+    mount.crash();
+    drop((source, target));
+    let mount = lab.mount();
+    mount.drain();
+    assert_eq!(lab.store.keys(), ["big", "copy"], "no conflict was invented");
+    assert!(lab.body("copy") == bytes && mount.read("copy") == bytes);
 }
 
 #[test]

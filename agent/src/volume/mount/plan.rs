@@ -74,6 +74,7 @@ fn options(args: &MountArgs) -> anyhow::Result<Options> {
     options.close = args.close.unwrap_or(Close::Local);
     options.read_only = args.read_only;
     options.no_exec = args.no_exec;
+    options.compat_dir = args.compat_dir;
     options.bounds = bounds(args, options.bounds);
     Ok(options)
 }

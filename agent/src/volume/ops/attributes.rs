@@ -4,6 +4,7 @@ use uuid::Uuid;
 
 use super::Stat;
 use crate::volume::Volume;
+use crate::volume::attr::acl::{self, Acl};
 use crate::volume::attr::{self, Attr, Extra, Time};
 use crate::volume::error::{Result, VolumeError};
 use crate::volume::journal::{Op, Seq};
@@ -77,8 +78,10 @@ impl Volume {
         if !change.is_only_size() {
             let open = self.open_seq(ino).await?;
             let mut tree = self.tree();
-            let attr = change.applied(tree.get(ino)?.attr);
-            self.write_attr(&mut tree, ino, Written { attr, extra: None }, open)?;
+            let node = tree.get(ino)?;
+            let attr = change.applied(node.attr);
+            let extra = change.mode.and_then(|mode| with_acl_mode(&node.extra, mode));
+            self.write_attr(&mut tree, ino, Written { attr, extra }, open)?;
         }
         // Who has it open for writing hands it over by closing it; O_TRUNC comes here too, after its open.
         if change.size.is_some() && self.tree().get(ino)?.writers == 0 {
@@ -108,7 +111,11 @@ impl Volume {
     /// Attributes go up with the bytes when those are still to go up, else by an operation of their own.
     fn send_attr(&self, tree: &mut Tree, ino: Ino, new: &Written, open: Option<Seq>) -> Result<()> {
         let node = tree.get(ino)?;
-        let (Place::At { parent, name }, Some(path)) = (node.place.clone(), tree.path(ino)) else { return Ok(()) };
+        let (touched, path) = match (node.place.clone(), tree.path(ino)) {
+            (Place::At { parent, name }, Some(path)) => (vec![(parent, name)], path),
+            (Place::Root, Some(path)) if self.has_root_marker() => (Vec::new(), path),
+            _ => return Ok(()),
+        };
         if let Some(open) = open {
             self.amend(open, new.attr, new.extra.as_ref())?;
             return Ok(());
@@ -119,7 +126,7 @@ impl Volume {
             return Ok(());
         }
         let op = set_attr_op(path, node, new);
-        let tag = Tag { ino: Some(ino), touched: vec![(parent, name)], ..Tag::default() };
+        let tag = Tag { ino: Some(ino), touched, ..Tag::default() };
         let (seq, _) = self.submit(tree, op, tag, None)?;
         let node = tree.get_mut(ino)?;
         node.pending = Some(seq);
@@ -151,6 +158,14 @@ impl Volume {
         self.tree().get_mut(ino)?.kind = Kind::Symlink(Some(target.clone()));
         Ok(target)
     }
+}
+
+/// The headers with an ACL that agrees with a new mode, if there is one.
+fn with_acl_mode(extra: &Extra, mode: u32) -> Option<Extra> {
+    let mut xattrs = extra.xattrs();
+    let acl = Acl::parse(xattrs.get(acl::ACCESS)?)?;
+    xattrs.insert(acl::ACCESS.to_owned(), acl.with_mode(mode).to_bytes());
+    extra.with_xattrs(&xattrs)
 }
 
 fn set_attr_op(path: String, node: &Node, new: &Written) -> Op {

@@ -14,6 +14,8 @@ use crate::volume::error::{Result, VolumeError};
 
 /// Zeros written at a time where the cache's file system cannot make them by itself.
 const ZEROS: usize = 1 << 20;
+/// How often a signal may interrupt the making of room.
+const INTERRUPTIONS: usize = 100;
 
 /// What is to be done with a range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,7 +112,14 @@ impl Volume {
 fn change_room(data: &DataFile, range: &Range<u64>, space: Space, size: u64) -> Result<()> {
     let signed = |bytes: u64| i64::try_from(bytes).map_err(|_| VolumeError::Invalid("a range that large"));
     let (start, length) = (signed(range.start)?, signed(range.end - range.start)?);
-    match fallocate(&data.file, space.flags(), start, length) {
+    let mut result = Err(Errno::EINTR);
+    for _ in 0..INTERRUPTIONS {
+        if result != Err(Errno::EINTR) {
+            break;
+        }
+        result = fallocate(&data.file, space.flags(), start, length);
+    }
+    match result {
         Ok(()) => Ok(()),
         Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => match space {
             Space::Reserve { .. } => Ok(()),

@@ -117,6 +117,7 @@ impl Volume {
         loop {
             let page = self.store.list(&prefix, None, None, PAGE).await?;
             if page.objects.is_empty() {
+                self.move_other_forms(from, to).await?;
                 return Ok(Performed::new(outcome, Effect::Moved { from: from.to_owned(), to: to.to_owned() }));
             }
             let moved: Vec<(String, Etag)> = futures::stream::iter(page.objects)
