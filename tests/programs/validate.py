@@ -52,8 +52,8 @@ S3_ERROR = {"Code", "Message", "Resource", "RequestId", "HostId", "Key", "Bucket
             "CanonicalRequestBytes", "Expires", "ServerTime", "X-Amz-Expires", "Token-0", "Size", "MaxSizeAllowed",
             "ProposedSize", "MinSizeAllowed", "Header", "Method", "ResourceType", "AllowedMethods"}
 
-# Values outside AWS's enumerations that are meant: the region of the local cloud is its own.
-OWN_VALUES = {("BucketLocationConstraint", "local-1")}
+# Values outside AWS's enumerations that are meant: the region and one type of the local cloud are its own.
+OWN_VALUES = {("BucketLocationConstraint", "local-1"), ("InstanceType", "local.machine")}
 
 INTEGERS = {"integer": 31, "long": 63}
 

@@ -33,12 +33,20 @@ done
 
 # boto3 looks at the cloud as a stranger does (crt: the checksum CRC64NVME); grpcio runs the Python client of the scenarios.
 wanted='boto3==1.44.5 botocore[crt]==1.44.5 grpcio==1.85.1 grpcio-tools==1.85.1'
-venv=$TARGET/venv
-if [ "$(cat "$venv/installed" 2>/dev/null)" != "$wanted" ]; then
-    echo "setup: installing $wanted in $venv"
-    rm -rf "$venv"
-    python3 -m venv "$venv"
-    # shellcheck disable=SC2086 # one word a package
-    "$venv/bin/pip" install -q $wanted
-    echo "$wanted" >"$venv/installed"
-fi
+# Another stranger, which wants another botocore.
+wanted_cli='awscli==1.46.3'
+
+install() { # VENV PACKAGE...
+    local venv=$1
+    shift
+    if [ "$(cat "$venv/installed" 2>/dev/null)" != "$*" ]; then
+        echo "setup: installing $* in $venv"
+        rm -rf "$venv"
+        python3 -m venv "$venv"
+        "$venv/bin/pip" install -q "$@"
+        echo "$*" >"$venv/installed"
+    fi
+}
+# shellcheck disable=SC2086 # one word a package
+install "$TARGET/venv" $wanted
+install "$TARGET/awscli" "$wanted_cli"

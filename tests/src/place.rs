@@ -32,6 +32,16 @@ pub fn python() -> PathBuf {
     path
 }
 
+/// The aws command line of the tests.
+///
+/// # Panics
+/// When it has not been made.
+pub fn aws() -> PathBuf {
+    let path = executables().join("../awscli/bin/aws");
+    assert!(path.exists(), "{} is missing: run `make setup`", path.display());
+    path
+}
+
 /// A file of `tests/programs`.
 pub fn program(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("programs").join(name)

@@ -1,19 +1,17 @@
-//! What the local cloud has on offer: one region, one zone, one image, a few instance types.
+//! What the local cloud has on offer: one region, two zones with a subnet each, one image, a few instance types.
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
+use crate::network::Cidr;
+
 /// The only region.
 pub const REGION: &str = "local-1";
-/// The only availability zone.
-pub const ZONE: &str = "local-1a";
-/// The zone's id, which on AWS names the same place in every account.
-pub(crate) const ZONE_ID: &str = "loc1-az1";
 /// Owner of everything.
 pub(crate) const ACCOUNT: &str = "000000000000";
 /// The only image: the root file system of this machine.
 pub const IMAGE: &str = "ami-00000000000000001";
-/// The only subnet: the cloud's bridge.
-pub const SUBNET: &str = "subnet-00000000000000001";
 pub(crate) const VPC: &str = "vpc-00000000000000001";
 /// The only security group: everything between machines is open.
 pub const SECURITY_GROUP: &str = "sg-00000000000000001";
@@ -21,6 +19,49 @@ pub const SECURITY_GROUP: &str = "sg-00000000000000001";
 pub const DEFAULT_TYPE: &str = "local.machine";
 /// The bucket that exists from the start.
 pub const BUCKET: &str = "ec2mpi";
+
+/// An availability zone. Both are on the cloud's bridge; each has half of its addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Zone {
+    A,
+    B,
+}
+
+impl Zone {
+    pub(crate) const ALL: [Self; 2] = [Self::A, Self::B];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::A => "local-1a",
+            Self::B => "local-1b",
+        }
+    }
+
+    /// What on AWS names the same place in every account.
+    pub(crate) fn id(self) -> &'static str {
+        match self {
+            Self::A => "loc1-az1",
+            Self::B => "loc1-az2",
+        }
+    }
+
+    /// Its only subnet.
+    pub(crate) fn subnet(self) -> &'static str {
+        match self {
+            Self::A => "subnet-00000000000000001",
+            Self::B => "subnet-00000000000000002",
+        }
+    }
+
+    /// The part of the cloud's network that is its subnet.
+    pub(crate) fn network(self, whole: Cidr) -> Cidr {
+        let [lower, upper] = whole.halves();
+        match self {
+            Self::A => lower,
+            Self::B => upper,
+        }
+    }
+}
 
 /// Processor architecture, in EC2's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

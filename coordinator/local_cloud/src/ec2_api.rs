@@ -144,17 +144,28 @@ async fn act(api: Arc<Api>, action: String, params: Params, request_id: &str) ->
 fn dispatch(api: &Api, action: &str, params: &Params, request_id: &str) -> Result<String, ApiError> {
     match action {
         "RunInstances" => answer::xml(action, request_id, &run_instances::run(api, params)?),
-        "DescribeInstances" => answer::xml(action, request_id, &describe_instances::run(api, params)?),
         "TerminateInstances" => answer::xml(action, request_id, &terminate_instances::run(api, params)?),
         "RebootInstances" => answer::xml(action, request_id, &reboot_instances::run(api, params)?),
         "CreateTags" => answer::xml(action, request_id, &create_tags::run(api, params)?),
         "DeleteTags" => answer::xml(action, request_id, &delete_tags::run(api, params)?),
+        _ => {
+            let found = look(api, action, params, request_id)?;
+            params.ready()?;
+            Ok(found)
+        }
+    }
+}
+
+/// Actions that change nothing: what they were asked and did not look at is refused when they are done.
+fn look(api: &Api, action: &str, params: &Params, request_id: &str) -> Result<String, ApiError> {
+    match action {
+        "DescribeInstances" => answer::xml(action, request_id, &describe_instances::run(api, params)?),
         "DescribeTags" => answer::xml(action, request_id, &describe_tags::run(api, params)?),
         "DescribeInstanceTypes" => answer::xml(action, request_id, &describe_instance_types::run(api, params)?),
         "DescribeInstanceAttribute" => answer::xml(action, request_id, &describe_instance_attribute::run(api, params)?),
         "GetConsoleOutput" => answer::xml(action, request_id, &get_console_output::run(api, params)?),
         "DescribeRegions" => answer::xml(action, request_id, &catalogue::regions()),
-        "DescribeAvailabilityZones" => answer::xml(action, request_id, &catalogue::zones()),
+        "DescribeAvailabilityZones" => answer::xml(action, request_id, &catalogue::zones(params)?),
         "DescribeSubnets" => answer::xml(action, request_id, &catalogue::subnets(api, params)?),
         "DescribeSecurityGroups" => answer::xml(action, request_id, &catalogue::security_groups(params)?),
         "DescribeImages" => answer::xml(action, request_id, &catalogue::images(params)?),

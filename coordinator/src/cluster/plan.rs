@@ -120,7 +120,7 @@ pub enum Action {
 
 /// What to do now. Empty when there is nothing to do until something changes.
 pub fn plan(intent: &Intent, observed: &Observed, now: f64) -> Vec<Action> {
-    let mut actions = node::bookkeeping(intent, observed);
+    let mut actions = node::bookkeeping(intent, observed, now);
     match (&intent.cluster.goal, &intent.cluster.milestone) {
         (Goal::Destroy { discard, drain_timeout }, _) => {
             actions.extend(destroy::destroying(intent, observed, now, *discard, *drain_timeout));

@@ -1,4 +1,5 @@
-//! What there is to choose from: one region, zone, subnet, security group and image. Filters other than by id are refused.
+//! What there is to choose from: one region, two zones and subnets, one security group and image. Filters beyond these
+//! are refused.
 
 use serde::Serialize;
 
@@ -8,6 +9,7 @@ use super::error::ApiError;
 use super::filter::Filter;
 use super::params::Params;
 use crate::catalog;
+use crate::fleet::Instance;
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -45,15 +47,23 @@ struct Zone {
     zone_type: &'static str,
 }
 
-pub(super) fn zones() -> Zones {
-    let zone = Zone {
-        zone_name: catalog::ZONE,
-        zone_id: catalog::ZONE_ID,
-        zone_state: "available",
-        region_name: catalog::REGION,
-        zone_type: "availability-zone",
+pub(super) fn zones(params: &Params) -> Result<Zones, ApiError> {
+    let row = |zone: catalog::Zone| Row {
+        known: vec![
+            ("zone-name", zone.name().to_owned()),
+            ("zone-id", zone.id().to_owned()),
+            ("state", "available".into()),
+        ],
+        item: Zone {
+            zone_name: zone.name(),
+            zone_id: zone.id(),
+            zone_state: "available",
+            region_name: catalog::REGION,
+            zone_type: "availability-zone",
+        },
     };
-    Zones { availability_zone_info: [zone].into_iter().collect() }
+    let wanted = Wanted { parameter: "ZoneName", missing: "InvalidParameterValue" };
+    Ok(Zones { availability_zone_info: select(params, &wanted, catalog::Zone::ALL.map(row))? })
 }
 
 #[derive(Debug, Serialize)]
@@ -77,22 +87,36 @@ struct Subnet {
 }
 
 pub(super) fn subnets(api: &Api, params: &Params) -> Result<Subnets, ApiError> {
-    let network = api.fleet.network();
-    let used = api.fleet.all().iter().filter(|instance| !instance.state.is_terminated()).count();
-    let subnet = Subnet {
-        subnet_id: catalog::SUBNET,
-        state: "available",
-        vpc_id: catalog::VPC,
-        cidr_block: network.to_string(),
-        available_ip_address_count: network.hosts().count().saturating_sub(used),
-        availability_zone: catalog::ZONE,
-        availability_zone_id: catalog::ZONE_ID,
-        default_for_az: true,
-        map_public_ip_on_launch: false,
+    let all = api.fleet.all();
+    let row = |zone: catalog::Zone| {
+        let network = zone.network(api.fleet.network());
+        let is_there = |instance: &&Instance| instance.spec().zone == zone && !instance.state.is_terminated();
+        let used = all.iter().filter(is_there).count();
+        let known = [
+            ("subnet-id", zone.subnet()),
+            ("vpc-id", catalog::VPC),
+            ("availability-zone", zone.name()),
+            ("availability-zone-id", zone.id()),
+            ("default-for-az", "true"),
+            ("state", "available"),
+        ];
+        Row {
+            known: known.map(|(name, value)| (name, value.to_owned())).to_vec(),
+            item: Subnet {
+                subnet_id: zone.subnet(),
+                state: "available",
+                vpc_id: catalog::VPC,
+                cidr_block: network.to_string(),
+                available_ip_address_count: network.hosts().count().saturating_sub(used),
+                availability_zone: zone.name(),
+                availability_zone_id: zone.id(),
+                default_for_az: true,
+                map_public_ip_on_launch: false,
+            },
+        }
     };
-    let known = [("subnet-id", catalog::SUBNET), ("vpc-id", catalog::VPC), ("availability-zone", catalog::ZONE)];
-    let wanted = Wanted { parameter: "SubnetId", id: catalog::SUBNET, missing: "InvalidSubnetID.NotFound" };
-    Ok(Subnets { subnet_set: select(params, &wanted, &known, subnet)? })
+    let wanted = Wanted { parameter: "SubnetId", missing: "InvalidSubnetID.NotFound" };
+    Ok(Subnets { subnet_set: select(params, &wanted, catalog::Zone::ALL.map(row))? })
 }
 
 #[derive(Debug, Serialize)]
@@ -120,8 +144,9 @@ pub(super) fn security_groups(params: &Params) -> Result<SecurityGroups, ApiErro
         vpc_id: catalog::VPC,
     };
     let known = [("group-id", catalog::SECURITY_GROUP), ("group-name", "default"), ("vpc-id", catalog::VPC)];
-    let wanted = Wanted { parameter: "GroupId", id: catalog::SECURITY_GROUP, missing: "InvalidGroup.NotFound" };
-    Ok(SecurityGroups { security_group_info: select(params, &wanted, &known, group)? })
+    let known = known.map(|(name, value)| (name, value.to_owned())).to_vec();
+    let wanted = Wanted { parameter: "GroupId", missing: "InvalidGroup.NotFound" };
+    Ok(SecurityGroups { security_group_info: select(params, &wanted, [Row { known, item: group }])? })
 }
 
 #[derive(Debug, Serialize)]
@@ -169,26 +194,38 @@ pub(super) fn images(params: &Params) -> Result<Images, ApiError> {
         ("name", "this-machine"),
         ("state", "available"),
     ];
-    let wanted = Wanted { parameter: "ImageId", id: catalog::IMAGE, missing: "InvalidAMIID.NotFound" };
-    Ok(Images { images_set: select(params, &wanted, &known, image)? })
+    let known = known.map(|(name, value)| (name, value.to_owned())).to_vec();
+    let wanted = Wanted { parameter: "ImageId", missing: "InvalidAMIID.NotFound" };
+    Ok(Images { images_set: select(params, &wanted, [Row { known, item: image }])? })
 }
 
-/// How a request names the only thing there is.
+/// How a request names what it wants.
 struct Wanted {
     parameter: &'static str,
-    id: &'static str,
+    /// Code of the error for a name that nothing has.
     missing: &'static str,
 }
 
-fn select<T>(params: &Params, wanted: &Wanted, known: &[(&str, &str)], only: T) -> Result<Set<T>, ApiError> {
-    if let Some(other) = params.list(wanted.parameter).into_iter().find(|id| *id != wanted.id) {
+/// One thing, with what filters may ask of it; its name comes first.
+struct Row<T> {
+    known: Vec<(&'static str, String)>,
+    item: T,
+}
+
+fn select<T, const N: usize>(params: &Params, wanted: &Wanted, rows: [Row<T>; N]) -> Result<Set<T>, ApiError> {
+    let names = params.list(wanted.parameter);
+    let has_name = |row: &Row<T>, name: &str| row.known.first().is_some_and(|(_, own)| own == name);
+    if let Some(other) = names.iter().find(|name| !rows.iter().any(|row| has_name(row, name))) {
         return Err(ApiError::new(wanted.missing, format!("The ID '{other}' does not exist")));
     }
-    for filter in Filter::all(params)? {
-        let value = known.iter().find(|(name, _)| *name == filter.name).ok_or_else(|| filter.unknown())?.1;
-        if !filter.accepts(value) {
-            return Ok(Set::empty());
-        }
-    }
-    Ok([only].into_iter().collect())
+    let is_known = |name: &str| rows.iter().all(|row| row.known.iter().any(|(known, _)| *known == name));
+    let filters = Filter::all(params, is_known)?;
+    let passes = |row: &Row<T>, filter: &Filter| {
+        row.known.iter().any(|(name, value)| *name == filter.name && filter.accepts(value))
+    };
+    let is_wanted = |row: &Row<T>| {
+        (names.is_empty() || names.iter().any(|name| has_name(row, name)))
+            && filters.iter().all(|filter| passes(row, filter))
+    };
+    Ok(rows.into_iter().filter(is_wanted).map(|row| row.item).collect())
 }

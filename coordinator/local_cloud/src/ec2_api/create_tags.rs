@@ -23,6 +23,7 @@ pub(super) fn run(api: &Api, params: &Params) -> Result<Return, ApiError> {
         let all = instance.tags.iter().chain(&new).map(|(key, value)| (key.clone(), value.clone())).collect();
         check_count(&all)?;
     }
+    params.ready()?;
     for id in &ids {
         api.fleet.update(id, |instance| instance.tags.extend(new.clone()))?;
     }

@@ -14,6 +14,7 @@ pub(super) fn run(api: &Api, params: &Params) -> Result<Return, ApiError> {
     let is_meant = |key: &str, value: &str| {
         wanted.is_empty() || wanted.iter().any(|(k, v)| *k == key && v.is_none_or(|v| v == value))
     };
+    params.ready()?;
     for id in &ids {
         api.fleet.update(id, |instance| instance.tags.retain(|key, value| !is_meant(key, value)))?;
     }

@@ -9,6 +9,9 @@ use super::filter::Filter;
 use super::params::Params;
 use crate::catalog::{self, InstanceType};
 
+const FILTERS: [&str; 4] =
+    ["instance-type", "processor-info.supported-architecture", "network-info.efa-supported", "current-generation"];
+
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Answer {
@@ -77,30 +80,21 @@ pub(super) fn run(api: &Api, params: &Params) -> Result<Answer, ApiError> {
         let message = format!("The following supplied instance types do not exist: [{list}]");
         return Err(ApiError::new("InvalidInstanceType", message));
     }
-    let filters = Filter::all(params)?;
-    let mut selected = Vec::new();
-    for kind in all.into_iter().filter(|kind| names.is_empty() || names.contains(&kind.name)) {
-        if accepts_all(&filters, &kind)? {
-            selected.push(item(&kind));
-        }
-    }
-    Ok(Answer { instance_type_set: selected.into_iter().collect() })
+    let filters = Filter::all(params, |name| FILTERS.contains(&name))?;
+    let is_wanted = |kind: &&InstanceType| {
+        (names.is_empty() || names.contains(&kind.name)) && filters.iter().all(|filter| accepts(filter, kind))
+    };
+    Ok(Answer { instance_type_set: all.iter().filter(is_wanted).map(item).collect() })
 }
 
-fn accepts_all(filters: &[Filter], kind: &InstanceType) -> Result<bool, ApiError> {
-    for filter in filters {
-        let accepted = match filter.name.as_str() {
-            "instance-type" => filter.accepts(kind.name),
-            "processor-info.supported-architecture" => filter.accepts(&kind.architecture.to_string()),
-            "network-info.efa-supported" => filter.accepts(&kind.efa.to_string()),
-            "current-generation" => filter.accepts("true"),
-            _ => return Err(filter.unknown()),
-        };
-        if !accepted {
-            return Ok(false);
-        }
+fn accepts(filter: &Filter, kind: &InstanceType) -> bool {
+    match filter.name.as_str() {
+        "instance-type" => filter.accepts(kind.name),
+        "processor-info.supported-architecture" => filter.accepts(&kind.architecture.to_string()),
+        "network-info.efa-supported" => filter.accepts(&kind.efa.to_string()),
+        "current-generation" => filter.accepts("true"),
+        _ => false,
     }
-    Ok(true)
 }
 
 fn item(kind: &InstanceType) -> Item {

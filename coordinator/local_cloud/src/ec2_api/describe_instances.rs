@@ -30,7 +30,7 @@ type Position = (Timestamp, String);
 
 pub(super) fn run(api: &Api, params: &Params) -> Result<Answer, ApiError> {
     let ids = params.instance_ids()?;
-    let filters = Filter::all(params)?;
+    let filters = Filter::all(params, Filter::is_of_instances)?;
     let size = page_size(params, &ids)?;
     let after = params.get("NextToken").map(read_token).transpose()?;
     let mut groups = groups(select(api, &ids, &filters)?);
@@ -61,21 +61,8 @@ fn page_size(params: &Params, ids: &[InstanceId]) -> Result<usize, ApiError> {
 
 fn select(api: &Api, ids: &[InstanceId], filters: &[Filter]) -> Result<Vec<Instance>, ApiError> {
     let found = if ids.is_empty() { listed(api) } else { by_id(api, ids)? };
-    let accepted = |instance: &Instance| -> Result<bool, ApiError> {
-        for filter in filters {
-            if !filter.accepts_instance(instance)? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    };
-    let mut selected = Vec::new();
-    for instance in found {
-        if accepted(&instance)? {
-            selected.push(instance);
-        }
-    }
-    Ok(selected)
+    let accepted = |instance: &Instance| filters.iter().all(|filter| filter.accepts_instance(instance));
+    Ok(found.into_iter().filter(accepted).collect())
 }
 
 /// All instances but those that were launched this moment.

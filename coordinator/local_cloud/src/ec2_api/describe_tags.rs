@@ -8,6 +8,8 @@ use super::filter::Filter;
 use super::params::Params;
 use super::{Api, describe_instances};
 
+const FILTERS: [&str; 4] = ["resource-id", "resource-type", "key", "value"];
+
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Answer {
@@ -24,13 +26,13 @@ struct Item {
 }
 
 pub(super) fn run(api: &Api, params: &Params) -> Result<Answer, ApiError> {
-    let filters = Filter::all(params)?;
+    let filters = Filter::all(params, |name| FILTERS.contains(&name))?;
     let mut selected = Vec::new();
     for instance in describe_instances::listed(api) {
         for (key, value) in &instance.tags {
             let (key, value) = (key.clone(), value.clone());
             let item = Item { resource_id: instance.id.to_string(), resource_type: "instance", key, value };
-            if accepts_all(&filters, &item)? {
+            if filters.iter().all(|filter| accepts(filter, &item)) {
                 selected.push(item);
             }
         }
@@ -38,18 +40,12 @@ pub(super) fn run(api: &Api, params: &Params) -> Result<Answer, ApiError> {
     Ok(Answer { tag_set: selected.into_iter().collect() })
 }
 
-fn accepts_all(filters: &[Filter], item: &Item) -> Result<bool, ApiError> {
-    for filter in filters {
-        let accepted = match filter.name.as_str() {
-            "resource-id" => filter.accepts(&item.resource_id),
-            "resource-type" => filter.accepts(item.resource_type),
-            "key" => filter.accepts(&item.key),
-            "value" => filter.accepts(&item.value),
-            _ => return Err(filter.unknown()),
-        };
-        if !accepted {
-            return Ok(false);
-        }
+fn accepts(filter: &Filter, item: &Item) -> bool {
+    match filter.name.as_str() {
+        "resource-id" => filter.accepts(&item.resource_id),
+        "resource-type" => filter.accepts(item.resource_type),
+        "key" => filter.accepts(&item.key),
+        "value" => filter.accepts(&item.value),
+        _ => false,
     }
-    Ok(true)
 }

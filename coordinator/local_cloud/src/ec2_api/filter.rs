@@ -13,9 +13,13 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    /// All filters of a request.
-    pub(super) fn all(params: &Params) -> Result<Vec<Self>, ApiError> {
-        params.parts("Filter").iter().map(Self::parse).collect()
+    /// All filters of a request; an error for one that EC2 has not or that is not written here.
+    pub(super) fn all(params: &Params, is_known: impl Fn(&str) -> bool) -> Result<Vec<Self>, ApiError> {
+        let filters: Vec<Self> = params.parts("Filter").iter().map(Self::parse).collect::<Result<_, _>>()?;
+        match filters.iter().find(|filter| !is_known(&filter.name)) {
+            Some(filter) => Err(ApiError::invalid(format!("The filter '{}' is invalid", filter.name))),
+            None => Ok(filters),
+        }
     }
 
     fn parse(part: &Params) -> Result<Self, ApiError> {
@@ -33,18 +37,34 @@ impl Filter {
         self.values.iter().any(|value| matches(value.as_bytes(), text.as_bytes()))
     }
 
-    pub(super) fn unknown(&self) -> ApiError {
-        ApiError::invalid(format!("The filter '{}' is invalid", self.name))
+    /// Those of instances.
+    pub(super) fn is_of_instances(name: &str) -> bool {
+        const NAMES: [&str; 13] = [
+            "tag-key",
+            "instance-id",
+            "instance-state-name",
+            "instance-state-code",
+            "instance-type",
+            "image-id",
+            "client-token",
+            "reservation-id",
+            "private-ip-address",
+            "availability-zone",
+            "subnet-id",
+            "vpc-id",
+            "architecture",
+        ];
+        name.starts_with("tag:") || NAMES.contains(&name)
     }
 
-    /// Whether the filter lets an instance through; an error for a filter that EC2 has not or that is not written here.
-    pub(super) fn accepts_instance(&self, instance: &Instance) -> Result<bool, ApiError> {
+    /// Whether the filter, one of those of instances, lets an instance through.
+    pub(super) fn accepts_instance(&self, instance: &Instance) -> bool {
         if let Some(key) = self.name.strip_prefix("tag:") {
-            return Ok(instance.tags.get(key).is_some_and(|value| self.accepts(value)));
+            return instance.tags.get(key).is_some_and(|value| self.accepts(value));
         }
         let spec = instance.spec();
         let here = !instance.state.is_terminated();
-        Ok(match self.name.as_str() {
+        match self.name.as_str() {
             "tag-key" => instance.tags.keys().any(|key| self.accepts(key)),
             "instance-id" => self.accepts(instance.id.as_str()),
             "instance-state-name" => self.accepts(instance.state.name()),
@@ -54,11 +74,12 @@ impl Filter {
             "client-token" => spec.client_token.as_deref().is_some_and(|token| self.accepts(token)),
             "reservation-id" => self.accepts(&instance.reservation.id),
             "private-ip-address" => here && self.accepts(&instance.address.to_string()),
-            "availability-zone" => self.accepts(catalog::ZONE),
-            "subnet-id" => here && self.accepts(catalog::SUBNET),
+            "availability-zone" => self.accepts(spec.zone.name()),
+            "subnet-id" => here && self.accepts(spec.zone.subnet()),
             "vpc-id" => here && self.accepts(catalog::VPC),
-            _ => return Err(self.unknown()),
-        })
+            "architecture" => self.accepts(&catalog::Architecture::host().to_string()),
+            _ => false,
+        }
     }
 }
 

@@ -98,6 +98,17 @@ impl Params {
         self.required("InstanceId").and_then(instance_id)
     }
 
+    /// For actions that change something, after all checks and before the change: nothing may be unseen, and a dry run
+    /// ends here.
+    pub(crate) fn ready(&self) -> Result<(), ApiError> {
+        let dry_run = self.boolean("DryRun")?;
+        self.refuse_unseen()?;
+        if dry_run {
+            return Err(ApiError::new("DryRunOperation", "Request would have succeeded, but DryRun flag is set."));
+        }
+        Ok(())
+    }
+
     /// Refuses what the action did not look at: better no answer than one that ignores what was asked for.
     pub(crate) fn refuse_unseen(&self) -> Result<(), ApiError> {
         let seen = self.seen.borrow();

@@ -16,6 +16,7 @@ pub(super) fn run(api: &Api, params: &Params) -> Result<Return, ApiError> {
         let message = format!("The instance '{}' is not in a state from which it can be rebooted.", other.id);
         return Err(ApiError::new("IncorrectState", message));
     }
+    params.ready()?;
     for id in &ids {
         api.machines.reboot(id);
     }

@@ -10,7 +10,7 @@ use super::answer::ReservationItem;
 use super::error::ApiError;
 use super::params::Params;
 use super::{Api, create_tags};
-use crate::catalog::{self, Architecture};
+use crate::catalog::{self, Architecture, Zone};
 use crate::fleet::{LaunchError, LaunchSpec, MetadataOptions, OnShutdown, Order, Tokens};
 
 /// EC2's limit, before base64.
@@ -19,7 +19,7 @@ const CLIENT_TOKEN_LIMIT: usize = 64;
 
 pub(super) fn run(api: &Api, params: &Params) -> Result<ReservationItem, ApiError> {
     let order = order(params, api.slots)?;
-    let launched = api.fleet.launch(&order, Timestamp::now()).map_err(launch_error)?;
+    let launched = api.fleet.launch(&order, Timestamp::now()).map_err(|error| launch_error(error, &order))?;
     if launched.is_new {
         for instance in &launched.instances {
             api.machines.start(&instance.id);
@@ -35,10 +35,11 @@ fn order(params: &Params, slots: u32) -> Result<Order, ApiError> {
     let image = params.required("ImageId")?;
     check_image(image)?;
     let kind = instance_type(params.get("InstanceType").unwrap_or(catalog::DEFAULT_TYPE), slots)?;
-    check_subnet(params)?;
+    let zone = zone(params)?;
     let spec = LaunchSpec {
         image: image.to_owned(),
         instance_type: kind.to_owned(),
+        zone,
         client_token: client_token(params)?,
         user_data: user_data(params)?,
         profile: profile(params)?,
@@ -48,11 +49,7 @@ fn order(params: &Params, slots: u32) -> Result<Order, ApiError> {
         key_name: key_name(params)?,
     };
     let tags = tags(params)?;
-    let dry_run = params.boolean("DryRun")?;
-    params.refuse_unseen()?;
-    if dry_run {
-        return Err(ApiError::new("DryRunOperation", "Request would have succeeded, but DryRun flag is set."));
-    }
+    params.ready()?;
     Ok(Order { min, max, spec, tags, fingerprint: params.fingerprint() })
 }
 
@@ -94,15 +91,22 @@ fn instance_type(name: &str, slots: u32) -> Result<&'static str, ApiError> {
     Ok(kind.name)
 }
 
-fn check_subnet(params: &Params) -> Result<(), ApiError> {
-    if let Some(zone) = params.get("Placement.AvailabilityZone").filter(|zone| *zone != catalog::ZONE) {
-        return Err(ApiError::invalid(format!("Invalid availability zone: [{zone}]")));
-    }
-    match params.get("SubnetId") {
-        None | Some(catalog::SUBNET) => Ok(()),
-        Some(other) => {
-            Err(ApiError::new("InvalidSubnetID.NotFound", format!("The subnet ID '{other}' does not exist")))
-        }
+/// By subnet, by name, or the first one.
+fn zone(params: &Params) -> Result<Zone, ApiError> {
+    let named = params.get("Placement.AvailabilityZone").map(|name| {
+        let wrong = || ApiError::invalid(format!("Invalid availability zone: [{name}]"));
+        Zone::ALL.into_iter().find(|zone| zone.name() == name).ok_or_else(wrong)
+    });
+    let named = named.transpose()?;
+    let Some(subnet) = params.get("SubnetId") else { return Ok(named.unwrap_or(Zone::A)) };
+    let missing = || ApiError::new("InvalidSubnetID.NotFound", format!("The subnet ID '{subnet}' does not exist"));
+    let zone = Zone::ALL.into_iter().find(|zone| zone.subnet() == subnet).ok_or_else(missing)?;
+    match named {
+        Some(other) if other != zone => Err(ApiError::invalid(format!(
+            "The availability zone '{}' and that of the subnet '{subnet}' are not the same.",
+            other.name()
+        ))),
+        _ => Ok(zone),
     }
 }
 
@@ -125,7 +129,9 @@ fn client_token(params: &Params) -> Result<Option<String>, ApiError> {
 
 fn user_data(params: &Params) -> Result<Option<String>, ApiError> {
     let Some(text) = params.get("UserData") else { return Ok(None) };
-    let bytes = STANDARD.decode(text).map_err(|_| ApiError::invalid("Invalid BASE64 encoding of user data."))?;
+    let bytes = STANDARD
+        .decode(text)
+        .map_err(|_| ApiError::new("InvalidUserData.Malformed", "Invalid BASE64 encoding of user data."))?;
     if bytes.len() > USER_DATA_LIMIT {
         return Err(ApiError::invalid(format!("User data is limited to {USER_DATA_LIMIT} bytes")));
     }
@@ -207,8 +213,13 @@ fn tags(params: &Params) -> Result<BTreeMap<String, String>, ApiError> {
     Ok(tags)
 }
 
-fn launch_error(error: LaunchError) -> ApiError {
+fn launch_error(error: LaunchError, order: &Order) -> ApiError {
+    let zone = order.spec.zone;
     match error {
+        LaunchError::Ended => ApiError::new(
+            "IdempotentInstanceTerminated",
+            "The client token was used for instances that have been terminated.",
+        ),
         LaunchError::Mismatch => idempotency(
             "Arguments on this idempotent request are inconsistent with arguments used in previous request(s).",
         ),
@@ -217,14 +228,14 @@ fn launch_error(error: LaunchError) -> ApiError {
             format!(
                 "We currently do not have sufficient capacity in the Availability Zone you requested ({}): {left} \
                  machines are left. Our system will be working on provisioning additional capacity.",
-                catalog::ZONE
+                zone.name()
             ),
         ),
         LaunchError::NoAddresses { free } => ApiError::new(
             "InsufficientFreeAddressesInSubnet",
             format!(
                 "There are not enough free addresses in subnet '{}' to satisfy the requested number of instances: {free} are free.",
-                catalog::SUBNET
+                zone.subnet()
             ),
         ),
         LaunchError::Io(error) => ApiError::internal(&error),

@@ -20,6 +20,7 @@ pub(super) fn run(api: &Api, params: &Params) -> Result<Answer, ApiError> {
         return Err(ApiError::missing("InstanceId"));
     }
     describe_instances::by_id(api, &ids)?;
+    params.ready()?;
     let changes: Result<_, ApiError> = ids.iter().filter_map(|id| terminate(api, id).transpose()).collect();
     Ok(Answer { instances_set: changes? })
 }

@@ -95,11 +95,12 @@ impl Faults {
     /// Whether not even a connection is to be had.
     pub(crate) fn is_s3_away(&self, now: Timestamp) -> bool {
         let is_whole = |fault: &Fault| match &fault.kind {
-            Kind::S3(S3Fault { method: None, key: None, failure: S3Failure::Outage }) => {
-                !fault.bounds.is_counted() && !fault.is_over(now)
-            }
+            Kind::S3(S3Fault { method: None, key: None, failure: S3Failure::Outage }) => !fault.bounds.is_counted(),
             _ => false,
         };
-        self.table.lock().book.faults.iter().any(is_whole)
+        self.change(|table| {
+            let mut whole = table.book.faults.iter_mut().filter(|fault| is_whole(fault));
+            (whole.any(|fault| fault.strikes(now)), Keep::No)
+        })
     }
 }

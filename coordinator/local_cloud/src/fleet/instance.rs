@@ -8,6 +8,7 @@ use std::str::FromStr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::catalog::Zone;
 use crate::faults::Settled;
 use crate::settings;
 
@@ -116,6 +117,7 @@ impl Default for MetadataOptions {
 pub(crate) struct LaunchSpec {
     pub(crate) image: String,
     pub(crate) instance_type: String,
+    pub(crate) zone: Zone,
     pub(crate) client_token: Option<String>,
     /// Base64, as it came.
     pub(crate) user_data: Option<String>,

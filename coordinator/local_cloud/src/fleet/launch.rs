@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 
 use super::instance::random_suffix;
 use super::{Fleet, Instance, InstanceId, LaunchSpec, Reservation, State, Table};
-use crate::catalog;
 use crate::durable::{self, Outlive};
 use crate::layout::Layout;
 
@@ -27,6 +26,9 @@ pub(crate) struct Order {
 /// Why there was no launch.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LaunchError {
+    /// All instances of the launch with this client token have ended.
+    #[error("the instances of the client token have ended")]
+    Ended,
     /// The client token was used with another request.
     #[error("the client token was used with other arguments")]
     Mismatch,
@@ -66,10 +68,15 @@ impl Fleet {
         if let Some(launch) = repeated(&table, order) {
             let matches = launch.fingerprint == order.fingerprint;
             let instances = current(&table, launch);
-            return if matches { Ok(Launched { instances, is_new: false }) } else { Err(LaunchError::Mismatch) };
+            let have_ended = instances.iter().all(|instance| instance.state.is_terminated());
+            return match (matches, have_ended) {
+                (false, _) => Err(LaunchError::Mismatch),
+                (true, true) => Err(LaunchError::Ended),
+                (true, false) => Ok(Launched { instances, is_new: false }),
+            };
         }
         let max = self.capacity(order, now)?;
-        let addresses = self.addresses(&table, order.min, max)?;
+        let addresses = self.addresses(&table, order, max)?;
         let reservation = Reservation {
             id: format!("r-{}", random_suffix()),
             launched_at: now,
@@ -89,13 +96,13 @@ impl Fleet {
             table.instances.insert(instance.id.clone(), instance.clone());
         }
         let ids: Vec<InstanceId> = instances.iter().map(|instance| instance.id.clone()).collect();
-        self.faults.launched(catalog::ZONE, &order.spec.instance_type, &ids);
+        self.faults.launched(order.spec.zone.name(), &order.spec.instance_type, &ids);
         Ok(Launched { instances, is_new: true })
     }
 
     /// How many machines there can be, up to the most that was asked for.
     fn capacity(&self, order: &Order, now: Timestamp) -> Result<u32, LaunchError> {
-        let (zone, kind) = (catalog::ZONE, &order.spec.instance_type);
+        let (zone, kind) = (order.spec.zone.name(), &order.spec.instance_type);
         let left = self.faults.capacity(zone, kind, order.max, now);
         if left < order.max {
             self.faults.note_shortage(zone, kind);
@@ -104,15 +111,16 @@ impl Fleet {
     }
 
     /// As many free addresses as there can be, up to `max`; those never used come first.
-    fn addresses(&self, table: &Table, min: u32, max: u32) -> Result<Vec<Ipv4Addr>, LaunchError> {
+    fn addresses(&self, table: &Table, order: &Order, max: u32) -> Result<Vec<Ipv4Addr>, LaunchError> {
         let (ended, living): (Vec<&Instance>, Vec<&Instance>) =
             table.instances.values().partition(|instance| instance.state.is_terminated());
         let used: HashSet<Ipv4Addr> = living.iter().map(|instance| instance.address).collect();
         let stale: HashSet<Ipv4Addr> = ended.iter().map(|instance| instance.address).collect();
-        let free = self.network.hosts().filter(|address| !used.contains(address));
+        let subnet = order.spec.zone.network(self.network);
+        let free = subnet.hosts().filter(|address| !used.contains(address));
         let (again, fresh): (Vec<Ipv4Addr>, Vec<Ipv4Addr>) = free.partition(|address| stale.contains(address));
         let found: Vec<Ipv4Addr> = fresh.into_iter().chain(again).take(max as usize).collect();
-        if found.len() < min as usize { Err(LaunchError::NoAddresses { free: found.len() }) } else { Ok(found) }
+        if found.len() < order.min as usize { Err(LaunchError::NoAddresses { free: found.len() }) } else { Ok(found) }
     }
 
     /// Writes down instances that a launch promised before the process was killed.

@@ -34,6 +34,7 @@ fn lab(metadata: MetadataOptions) -> Lab {
     let spec = LaunchSpec {
         image: catalog::IMAGE.to_owned(),
         instance_type: catalog::DEFAULT_TYPE.to_owned(),
+        zone: catalog::Zone::A,
         client_token: None,
         user_data: Some("IyEvYmluL3NoCg==".to_owned()),
         profile: Some("ec2mpi-node".to_owned()),

@@ -40,6 +40,13 @@ impl Cidr {
         Ipv4Addr::from(self.network + 1)
     }
 
+    /// The two networks that it consists of.
+    pub(crate) fn halves(self) -> [Self; 2] {
+        let prefix = (self.prefix + 1).min(32);
+        let upper = self.network | (mask(prefix) & !mask(self.prefix));
+        [Self { network: self.network, prefix }, Self { network: upper, prefix }]
+    }
+
     /// What machines may have, in order.
     pub(crate) fn hosts(self) -> impl Iterator<Item = Ipv4Addr> {
         let last = self.network | !mask(self.prefix);

@@ -9,11 +9,11 @@ use crate::registry::{Peer, VolumeCondition};
 use crate::state::{Goal, LaunchRecord, Milestone, NodeRecord};
 
 /// Writes down what happened to nodes, whatever is wanted of them.
-pub(super) fn bookkeeping(intent: &Intent, observed: &Observed) -> Vec<Action> {
+pub(super) fn bookkeeping(intent: &Intent, observed: &Observed, now: f64) -> Vec<Action> {
     let mut actions = Vec::new();
     for node in intent.nodes.iter().filter(|node| !node.gone) {
         let Some(instance) = &node.instance else { continue };
-        if has_ended(node, instance, intent, observed) {
+        if has_ended(node, instance, intent, observed, now) {
             actions.push(Action::NodeGone { index: node.index, instance: instance.clone() });
         } else if node.ready_at.is_none() && is_usable(observed.agents.get(instance)) {
             actions.push(Action::NodeReady { index: node.index });
@@ -32,15 +32,25 @@ fn listed<'a>(observed: &'a Observed, instance: &InstanceId) -> Option<&'a Insta
     observed.instances.as_ref()?.iter().find(|listed| listed.id == *instance)
 }
 
-/// The provider says that the machine has ended, or lists one no longer that it must have listed before.
-fn has_ended(node: &NodeRecord, instance: &InstanceId, intent: &Intent, observed: &Observed) -> bool {
+/// The provider says that the machine has ended, or does not list one that it has had the time to list.
+fn has_ended(node: &NodeRecord, instance: &InstanceId, intent: &Intent, observed: &Observed, now: f64) -> bool {
     if observed.instances.is_none() {
         return false;
     }
     match listed(observed, instance) {
         Some(listed) => listed.state == InstanceState::Terminated,
-        None => (node.joined_at.is_some() && !is_connected(observed, instance)) || was_ended(node, intent, observed),
+        None => {
+            let is_missed = node.joined_at.is_some() && !is_connected(observed, instance);
+            (is_missed && has_settled(node, intent, observed, now)) || was_ended(node, intent, observed)
+        }
     }
+}
+
+/// Whether the provider must list the node's machine by now: a machine can join before that.
+fn has_settled(node: &NodeRecord, intent: &Intent, observed: &Observed, now: f64) -> bool {
+    let launch = intent.launches.iter().find(|launch| launch.id == node.launch);
+    let answered = launch.and_then(|launch| launch.answered_at);
+    answered.is_none_or(|at| now >= at + observed.settle.as_secs_f64())
 }
 
 fn is_connected(observed: &Observed, instance: &InstanceId) -> bool {

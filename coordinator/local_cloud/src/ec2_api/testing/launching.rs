@@ -1,6 +1,7 @@
 //! RunInstances and what ends instances.
 
 use super::*;
+use crate::faults::{Bounds, Capacity, Kind, Settle};
 use crate::fleet::State;
 use crate::layout::Layout;
 
@@ -23,7 +24,7 @@ async fn bad_requests_get_the_codes_of_ec2() {
         ("SubnetId", "subnet-12345678", "InvalidSubnetID.NotFound"),
         ("SecurityGroupId.1", "sg-12345678", "InvalidGroup.NotFound"),
         ("KeyName", "mine", "InvalidKeyPair.NotFound"),
-        ("UserData", "???", "InvalidParameterValue"),
+        ("UserData", "???", "InvalidUserData.Malformed"),
         ("UserData", &long, "InvalidParameterValue"),
         ("ClientToken", &token, "InvalidParameterValue"),
         ("InstanceInitiatedShutdownBehavior", "hibernate", "InvalidParameterValue"),
@@ -39,7 +40,7 @@ async fn bad_requests_get_the_codes_of_ec2() {
         assert_eq!(lab.refused("RunInstances", &with(ONE, &[(name, value)])).await, *code, "{name}={value:.40}");
     }
     assert_eq!(
-        lab.refused("RunInstances", &with(ONE, &[("MinCount", "1020"), ("MaxCount", "10000")])).await,
+        lab.refused("RunInstances", &with(ONE, &[("MinCount", "509"), ("MaxCount", "10000")])).await,
         "InsufficientFreeAddressesInSubnet"
     );
     assert!(lab.api.fleet.all().is_empty());
@@ -146,4 +147,68 @@ async fn ended_instances_are_listed_for_an_hour_and_their_addresses_come_last() 
     let lab = lab.restarted();
     assert_eq!(lab.api.fleet.all().len(), 2);
     assert_eq!(lab.run(&[("MaxCount", "2"), ("ClientToken", "old")]).await, ids[1..]);
+}
+
+#[tokio::test]
+async fn each_zone_has_its_subnet_and_its_capacity() {
+    let lab = Lab::new();
+    let launch = async |name: &str, value: &str| {
+        let body = lab.ok("RunInstances", &with(ONE, &[(name, value)])).await;
+        (values(&body, "availabilityZone").remove(0), values(&body, "privateIpAddress").remove(0))
+    };
+    assert_eq!(launch("MaxCount", "1").await, ("local-1a".into(), "10.70.4.4".into()));
+    assert_eq!(launch("SubnetId", "subnet-00000000000000002").await, ("local-1b".into(), "10.70.6.4".into()));
+    assert_eq!(launch("Placement.AvailabilityZone", "local-1b").await, ("local-1b".into(), "10.70.6.5".into()));
+    let both = [("Placement.AvailabilityZone", "local-1a"), ("SubnetId", "subnet-00000000000000002")];
+    assert_eq!(lab.refused("RunInstances", &with(ONE, &both)).await, "InvalidParameterValue");
+    let none_left = Capacity { left: 1, zone: Some("local-1a".to_owned()), instance_type: None };
+    lab.api.fleet.faults().add(Kind::Capacity(none_left), Bounds::default()).unwrap();
+    let two = [("MinCount", "2"), ("MaxCount", "2")];
+    assert_eq!(lab.refused("RunInstances", &with(ONE, &two)).await, "InsufficientInstanceCapacity");
+    assert_eq!(lab.run(&[("MaxCount", "3")]).await.len(), 1, "as many as there are");
+    let elsewhere = with(ONE, &[("MinCount", "2"), ("MaxCount", "2"), ("Placement.AvailabilityZone", "local-1b")]);
+    assert_eq!(values(&lab.ok("RunInstances", &elsewhere).await, "instanceId").len(), 2);
+    let filter = [("Filter.1.Name", "availability-zone"), ("Filter.1.Value.1", "local-1b")];
+    assert_eq!(values(&lab.ok("DescribeInstances", &filter).await, "instanceId").len(), 4);
+    assert_eq!(values(&lab.ok("DescribeSubnets", &filter).await, "availableIpAddressCount"), ["503"]);
+}
+
+#[tokio::test]
+async fn a_token_of_instances_that_have_ended_launches_nothing() {
+    let lab = Lab::new();
+    let token = [("ClientToken", "once")];
+    let id = lab.run(&token).await.remove(0).parse().unwrap();
+    let ended = State::Terminated { at: Timestamp::now(), reason: crate::fleet::Reason::by_user() };
+    lab.api.fleet.update(&id, |instance| instance.state = ended).unwrap();
+    assert_eq!(lab.refused("RunInstances", &with(ONE, &token)).await, "IdempotentInstanceTerminated");
+    assert_eq!(lab.api.fleet.all().len(), 1);
+}
+
+#[tokio::test]
+async fn nothing_is_done_on_a_dry_run_or_with_words_not_known() {
+    let lab = Lab::new();
+    let id = lab.run(&[]).await.remove(0);
+    for action in ["TerminateInstances", "RebootInstances", "DescribeInstances"] {
+        let dry = [("InstanceId.1", id.as_str()), ("DryRun", "true")];
+        assert_eq!(lab.refused(action, &dry).await, "DryRunOperation", "{action}");
+        let unknown = [("InstanceId.1", id.as_str()), ("Colour", "red")];
+        assert_eq!(lab.refused(action, &unknown).await, "UnsupportedOperation", "{action}");
+    }
+    assert_eq!((lab.noted.count("terminate"), lab.noted.count("reboot")), (0, 0));
+}
+
+#[tokio::test]
+async fn new_instances_are_not_listed_at_once() {
+    let lab = Lab::new();
+    let slow = Settle { hidden_ms: 60_000, pending_ms: 0 };
+    lab.api.fleet.faults().add(Kind::Settle(slow), Bounds { count: Some(1), ..Bounds::default() }).unwrap();
+    let hidden = lab.run(&[("ClientToken", "slow")]).await;
+    let one = [("InstanceId.1", hidden[0].as_str())];
+    for action in ["DescribeInstances", "TerminateInstances", "RebootInstances"] {
+        assert_eq!(lab.refused(action, &one).await, "InvalidInstanceID.NotFound", "{action}");
+    }
+    assert!(values(&lab.ok("DescribeInstances", &[]).await, "instanceId").is_empty());
+    assert_eq!(lab.run(&[("ClientToken", "slow")]).await, hidden, "the launch knows of them");
+    let seen = lab.run(&[]).await;
+    assert_eq!(values(&lab.ok("DescribeInstances", &[]).await, "instanceId"), seen);
 }

@@ -5,6 +5,10 @@ use super::*;
 #[tokio::test]
 async fn filters_select() {
     let lab = Lab::new();
+    let unknown = [("Filter.1.Name", "colour"), ("Filter.1.Value.1", "red")];
+    for action in ["DescribeInstances", "DescribeTags", "DescribeInstanceTypes", "DescribeSubnets"] {
+        assert_eq!(lab.refused(action, &unknown).await, "InvalidParameterValue", "{action}, with nothing to list");
+    }
     let tagged = [
         ("ClientToken", "token-1"),
         ("TagSpecification.1.ResourceType", "instance"),
@@ -25,8 +29,6 @@ async fn filters_select() {
     assert_eq!(select("private-ip-address", "10.70.4.5").await, two);
     assert_eq!(select("instance-state-name", "pending").await.len(), 2);
     assert_eq!(select("instance-state-name", "running").await.len(), 0);
-    let unknown = [("Filter.1.Name", "colour"), ("Filter.1.Value.1", "red")];
-    assert_eq!(lab.refused("DescribeInstances", &unknown).await, "InvalidParameterValue");
     let body = lab.ok("DescribeInstances", &[("InstanceId.1", two[0].as_str())]).await;
     assert_eq!(values(&body, "instanceId"), two);
     assert_eq!(lab.refused("DescribeInstances", &[("InstanceId.1", "i-12345678")]).await, "InvalidInstanceID.NotFound");
@@ -124,11 +126,11 @@ async fn console_attributes_and_places_are_described() {
     let attribute = [("InstanceId", id.as_str()), ("Attribute", "userData")];
     assert_eq!(values(&lab.ok("DescribeInstanceAttribute", &attribute).await, "value"), ["IyEvYmluL3NoCg=="]);
     assert_eq!(values(&lab.ok("DescribeRegions", &[]).await, "regionName"), ["local-1"]);
-    assert_eq!(values(&lab.ok("DescribeAvailabilityZones", &[]).await, "zoneName"), ["local-1a"]);
+    assert_eq!(values(&lab.ok("DescribeAvailabilityZones", &[]).await, "zoneName"), ["local-1a", "local-1b"]);
     let body = lab.ok("DescribeSubnets", &[("SubnetId.1", "subnet-00000000000000001")]).await;
     assert_eq!(
         (values(&body, "cidrBlock").remove(0), values(&body, "availableIpAddressCount").remove(0)),
-        ("10.70.4.0/22".into(), "1018".into())
+        ("10.70.4.0/23".into(), "506".into())
     );
     assert_eq!(lab.refused("DescribeSubnets", &[("SubnetId.1", "subnet-1")]).await, "InvalidSubnetID.NotFound");
     assert_eq!(values(&lab.ok("DescribeImages", &[]).await, "imageId").len(), 1);

@@ -175,3 +175,15 @@ fn ready_is_all_that_can_still_come_and_enough_of_them() {
     told(&intent, &mut observed);
     assert_eq!(plan(&intent, &observed, NOW), [Action::Ready, Action::Terminate(vec![id(2)])]);
 }
+
+/// A machine can join before DescribeInstances lists it.
+#[test]
+fn a_machine_that_is_not_listed_yet_has_not_ended() {
+    let (mut intent, mut observed) = launched(2, 2);
+    observed.instances = Some(vec![]);
+    intent.nodes[1].joined_at = Some(CREATED + 2.0);
+    let ended = |now| plan(&intent, &observed, now).iter().any(|action| matches!(action, Action::NodeGone { .. }));
+    let listed_by = CREATED + 1.0 + observed.settle.as_secs_f64();
+    assert!(!ended(listed_by - 0.5));
+    assert!(ended(listed_by + 0.5));
+}
