@@ -1,5 +1,5 @@
-"""What boto3 sees of a local cloud: a client that shares no code with the programs under test. What S3 answers is
-compared with botocore's model of it, and must agree.
+"""What boto3 sees of a local cloud: a client that shares no code with the programs under test. Every reply is
+compared with botocore's models, and must agree with them.
 
 usage: stranger.py CLOUD_JSON instances | terminate ID | reboot ID | objects PREFIX | get KEY FILE   (answers in JSON)
 """
@@ -24,8 +24,7 @@ def client(cloud, service):
         aws_secret_access_key=cloud["secret_key"],
         config=Config(connect_timeout=10, read_timeout=60, s3={"addressing_style": "path"}),
     )
-    if service == "s3":
-        validate.watch(made, WATCHING)
+    validate.watch(made, WATCHING)
     return made
 
 

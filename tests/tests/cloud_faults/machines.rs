@@ -52,15 +52,22 @@ fn ends_the_job(fault: &'static str) -> impl FnOnce(&Play<'_>) -> Did {
 fn comes_back(fault: &'static str) -> impl FnOnce(&Play<'_>) -> Did {
     move |play| {
         play.ready();
-        play.sh(1, "echo before > /shared/before; sync").ok();
+        // What is in memory only is gone after a reboot.
+        play.sh(1, "echo before > /shared/before; sync; touch /dev/shm/mark").ok();
+        let reboots = fault.starts_with("reboots");
+        let look = if reboots { "test ! -e /dev/shm/mark && cat /shared/before" } else { "cat /shared/before" };
         play.fault(&format!("{fault} --instance {}", play.instance(1)));
         let begun = std::time::Instant::now();
         until(seconds(20), "the fault strikes", || {
             let faults = play.site.run(&["cloud", "fault", "list", "--json"]).json();
             (faults[0]["struck"] == 1).then_some(())
         });
+        if fault.contains("--from nodes") {
+            let script = format!("timeout 1 bash -c '</dev/tcp/{}-1/2222'", play.name);
+            assert_ne!(play.sh(0, &script).code, 0, "the other node is out of reach");
+        }
         until(seconds(90), "the node works again", || {
-            let again = play.sh(1, "cat /shared/before");
+            let again = play.sh(1, look);
             (again.code == 0 && again.stdout == "before\n").then_some(())
         });
         let took = begun.elapsed().as_secs_f64();

@@ -1,5 +1,6 @@
 //! What `s3s` leaves out of replies and S3 has in them: the request's id, the namespace of copy results, the messages
-//! of errors that `s3s` makes by itself, and the word that a connection ends because a body was not read.
+//! of errors that `s3s` makes by itself, a tag without quotes where it has none, and the word that a connection ends
+//! because a body was not read.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,14 +17,8 @@ use s3s::service::S3Service;
 use s3s::{Body, HttpError, HttpRequest, HttpResponse};
 use uuid::Uuid;
 
-/// No error and no copy result is longer.
-const SHORT: usize = 16 << 10;
-
 /// S3 numbers every reply.
 pub(super) const REQUEST_ID: &str = "x-amz-request-id";
-
-/// Roots that `s3s` writes without their namespace.
-const BARE_ROOTS: [&str; 2] = ["CopyObjectResult", "CopyPartResult"];
 
 /// What S3 says where `s3s` gives a code alone.
 const MESSAGES: &[(&str, &str)] = &[
@@ -100,8 +95,9 @@ fn complete(mut response: HttpResponse) -> HttpResponse {
         response.headers_mut().insert(REQUEST_ID, value);
     }
     let is_xml = response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes() == b"application/xml");
-    if let Some(bytes) = response.body().bytes().filter(|bytes| is_xml && bytes.len() <= SHORT)
-        && let Some(text) = completed(&String::from_utf8_lossy(&bytes), &id)
+    if let Some(bytes) = response.body().bytes().filter(|_| is_xml)
+        && let Ok(xml) = std::str::from_utf8(&bytes)
+        && let Some(text) = completed(xml, &id)
     {
         *response.body_mut() = Body::from(text);
     }
@@ -110,15 +106,32 @@ fn complete(mut response: HttpResponse) -> HttpResponse {
 
 /// The whole of a reply; none if nothing is missing.
 fn completed(xml: &str, id: &str) -> Option<String> {
-    if let Some((head, rest)) = xml.split_once("<Error><Code>") {
-        let (code, rest) = rest.split_once("</Code>")?;
-        let message = if rest.contains("<Message>") { String::new() } else { message(code) };
-        let rest = rest.strip_suffix("</Error>")?;
-        return Some(format!("{head}<Error><Code>{code}</Code>{message}{rest}<RequestId>{id}</RequestId></Error>"));
+    match root(xml)? {
+        "Error" => {
+            let (head, rest) = xml.split_once("</Code>")?;
+            let (_, code) = head.rsplit_once("<Code>")?;
+            let message = if rest.contains("<Message>") { String::new() } else { message(code) };
+            let rest = rest.strip_suffix("</Error>")?;
+            Some(format!("{head}</Code>{message}{rest}<RequestId>{id}</RequestId></Error>"))
+        }
+        root @ ("CopyObjectResult" | "CopyPartResult") => {
+            let whole = format!("<{root} xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">");
+            Some(xml.replacen(&format!("<{root}>"), &whole, 1))
+        }
+        // The only tag that S3 writes without quotes.
+        "GetObjectAttributesResponse" => {
+            let (head, rest) = xml.split_once("<ETag>")?;
+            let (tag, rest) = rest.split_once("</ETag>")?;
+            Some(format!("{head}<ETag>{}</ETag>{rest}", tag.replace("&quot;", "").replace('"', "")))
+        }
+        _ => None,
     }
-    let root = BARE_ROOTS.iter().find(|root| xml.contains(&format!("<{root}>")))?;
-    let whole = format!("<{root} xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">");
-    Some(xml.replacen(&format!("<{root}>"), &whole, 1))
+}
+
+/// The name of the outermost element.
+fn root(xml: &str) -> Option<&str> {
+    let element = xml.split('<').find(|text| text.starts_with(|first: char| first.is_ascii_alphabetic()))?;
+    element.split([' ', '>', '/']).next()
 }
 
 fn message(code: &str) -> String {
@@ -144,6 +157,16 @@ mod tests {
         let result = completed("<CopyObjectResult><ETag>x</ETag></CopyObjectResult>", "1").unwrap();
         let whole = "<CopyObjectResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">";
         assert_eq!(result, format!("{whole}<ETag>x</ETag></CopyObjectResult>"));
-        assert_eq!(completed("<ListBucketResult xmlns=\"x\"></ListBucketResult>", "1"), None);
+        assert_eq!(
+            completed("<?xml?><ListBucketResult xmlns=\"x\"><Key>&lt;Error></Key></ListBucketResult>", "1"),
+            None
+        );
+        assert_eq!(completed("", "1"), None);
+    }
+
+    #[test]
+    fn a_tag_among_attributes_has_no_quotes() {
+        let reply = completed("<GetObjectAttributesResponse xmlns=\"x\"><ETag>&quot;a-1&quot;</ETag>", "1").unwrap();
+        assert_eq!(reply, "<GetObjectAttributesResponse xmlns=\"x\"><ETag>a-1</ETag>");
     }
 }

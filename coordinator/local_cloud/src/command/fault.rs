@@ -85,8 +85,10 @@ fn bounds(bounds: &Bounds) -> String {
     if bounds.skip > 0 {
         text += &format!(", after {} that are spared", bounds.skip);
     }
-    if let Some(count) = bounds.count {
-        text += &format!(", {count} times");
+    match bounds.count {
+        None => {}
+        Some(1) => text += ", once",
+        Some(count) => text += &format!(", {count} times"),
     }
     if let Some(chance) = bounds.chance {
         text += &format!(", with probability {} (seed {})", chance.probability, chance.seed);
