@@ -293,7 +293,7 @@ impl World {
         }
         let keys = self.store.keys();
         let spills_may_be = !self.life().slots.is_empty();
-        let ours = |key: &&str| !key.ends_with('/') && !(spills_may_be && key.starts_with(spill::DIRECTORY));
+        let ours = |key: &&str| !(key.ends_with('/') || spills_may_be && key.starts_with(spill::DIRECTORY));
         let files: Vec<&str> = keys.iter().map(String::as_str).filter(ours).collect();
         if files != expected {
             return Err(format!("S3 has {files:?} instead of {expected:?}"));
