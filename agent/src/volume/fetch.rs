@@ -150,6 +150,10 @@ impl Volume {
         for _ in 0..MOVES {
             let (path, etag) = self.remote_of(ino)?;
             if tried.as_ref() == Some(&(path.clone(), etag.clone())) {
+                // Perhaps it was moved by an earlier process, and only the move that is being repeated will tell.
+                if self.settled(ino).await? {
+                    continue;
+                }
                 break;
             }
             let key = ObjectKey::new(path.as_str());

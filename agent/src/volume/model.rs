@@ -56,7 +56,7 @@ fn run(thread: u64, cases: u64) {
 }
 
 #[test]
-fn the_volume_is_what_the_reference_says() {
+fn soak_the_volume_is_what_the_reference_says() {
     let cases = number("EC2MPI_MODEL_CASES", 2000);
     std::thread::scope(|scope| {
         let running: Vec<_> = (0..THREADS).map(|thread| scope.spawn(move || run(thread, cases / THREADS))).collect();

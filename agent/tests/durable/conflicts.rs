@@ -18,7 +18,7 @@ fn rewrite(mount: &Mount, name: &str, bytes: &[u8]) {
 }
 
 #[test]
-fn of_two_writers_one_wins_and_the_other_is_kept_every_time() {
+fn soak_of_two_writers_one_wins_and_the_other_is_kept_every_time() {
     let place = Place::new("race");
     // Lost replies must not look like a lost race.
     place.lab.set(Faults { latency_ms: 2, lost: 0.02, throttled: 0.02, ..Faults::default() });

@@ -91,16 +91,19 @@ enum Kill {
     After(Duration),
 }
 
+/// In the short form some of the named places in turn, by the day, one of those that take a large file among them.
 fn kills(most: usize, dice: &mut StdRng) -> Vec<Kill> {
-    let named = failpoint::ALL.iter().map(|name| Kill::At(name));
-    // In the short form some of the named places in turn, by the day.
-    let mut kills: Vec<Kill> = named.collect();
-    if most < kills.len() {
-        let days = std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs() / 86_400;
-        let shift = usize::try_from(days).unwrap_or(0) % kills.len();
-        kills.rotate_left(shift);
-        kills.truncate(most / 2);
+    let days = std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs() / 86_400;
+    let is_large = |name: &&&str| is_about_parts(name) || is_about_spilling(name);
+    let (mut large, mut small): (Vec<&&'static str>, Vec<&&'static str>) = failpoint::ALL.iter().partition(is_large);
+    if most < failpoint::ALL.len() {
+        for (names, taken) in [(&mut large, 1), (&mut small, most / 2 - 1)] {
+            let shift = usize::try_from(days).unwrap_or(0) % names.len();
+            names.rotate_left(shift);
+            names.truncate(taken);
+        }
     }
+    let mut kills: Vec<Kill> = small.into_iter().chain(large).map(|name| Kill::At(name)).collect();
     while kills.len() < most {
         kills.push(Kill::After(Duration::from_millis(dice.gen_range(1..600))));
     }

@@ -113,12 +113,12 @@ fn history(name: &str, ttl: Duration, slack: Duration, operations: usize) {
 }
 
 #[test]
-fn with_no_attribute_time_an_open_sees_every_write_that_was_synced() {
+fn soak_with_no_attribute_time_an_open_sees_every_write_that_was_synced() {
     history("strict", Duration::ZERO, Duration::ZERO, soak(300, 2000));
 }
 
 #[test]
-fn by_default_an_open_sees_every_write_that_was_synced_a_second_ago() {
+fn soak_by_default_an_open_sees_every_write_that_was_synced_a_second_ago() {
     // The attribute time here and in the kernel.
     history("default", Duration::from_secs(1), Duration::from_secs(2), soak(300, 2000));
 }

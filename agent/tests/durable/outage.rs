@@ -85,7 +85,7 @@ fn outage(name: &str, outage: Outage) {
 }
 
 #[test]
-fn s3_that_resets_every_connection_for_a_while_costs_nothing() {
+fn soak_s3_that_resets_every_connection_for_a_while_costs_nothing() {
     outage("outage", Outage::Reset);
 }
 

@@ -9,9 +9,9 @@ use crate::volume::attr::{self, Attr, Extra, Time};
 use crate::volume::error::{Result, VolumeError};
 use crate::volume::journal::{Op, Seq};
 use crate::volume::name;
-use crate::volume::store::ObjectKey;
+use crate::volume::store::{ObjectKey, StoreError};
 use crate::volume::tree::{Ino, Kind, Node, Place, Tree};
-use crate::volume::writeback::Tag;
+use crate::volume::writeback::{FAILING_PATIENCE, Tag};
 
 /// What is to change.
 #[derive(Debug, Clone, Copy, Default)]
@@ -138,6 +138,25 @@ impl Volume {
 
     /// The target of a symbolic link.
     pub(crate) async fn read_link(&self, ino: Ino) -> Result<String> {
+        match self.read_target(ino).await {
+            Err(VolumeError::Store(StoreError::NotFound(_))) if self.settled(ino).await? => self.read_target(ino).await,
+            result => result,
+        }
+    }
+
+    /// Waits for the operation that an inode's object is in, if there is one; whether there was.
+    pub(crate) async fn settled(&self, ino: Ino) -> Result<bool> {
+        let pending = {
+            let tree = self.tree();
+            tree.get(ino)?.pending.filter(|seq| tree.is_outstanding(Some(*seq)))
+        };
+        match pending {
+            Some(seq) => self.wait_for(seq, FAILING_PATIENCE).await.map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    async fn read_target(&self, ino: Ino) -> Result<String> {
         let path = {
             let tree = self.tree();
             let node = tree.get(ino)?;

@@ -162,7 +162,9 @@ impl Volume {
             Some(Child::Gone(seq))
         } else {
             let rest = self.leave(tree, plan, from)?;
-            tree.get_mut(plan.source)?.base = base;
+            // What is on its way to the new name has its outcome still to tell, and nobody to tell it to.
+            let busy = self.queue.has(&plan.to);
+            tree.get_mut(plan.source)?.base = if busy { crate::volume::journal::Base::Unknown } else { base };
             tree.touch(from.parent, from.name);
             tree.touch(to.parent, to.name);
             rest
