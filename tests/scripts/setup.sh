@@ -3,7 +3,7 @@
 set -euo pipefail
 
 packages=(openmpi-bin libopenmpi-dev openssh-server openssh-client iproute2 fuse3 gcc libc6-dev make curl
-    ca-certificates util-linux python3 python3-venv git rsync s3fs libhdf5-openmpi-dev)
+    ca-certificates util-linux python3 python3-venv acl git rsync s3fs libhdf5-openmpi-dev)
 missing=()
 for package in "${packages[@]}"; do
     [ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")

@@ -5,6 +5,7 @@
 //! what is missing has s3fs's defaults: 0640 for a file, 0750 for a directory, the owner the volume was mounted with,
 //! `Last-Modified` for every time.
 
+pub mod acl;
 pub mod xattr;
 
 use std::collections::BTreeMap;

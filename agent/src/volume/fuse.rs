@@ -94,6 +94,9 @@ impl Filesystem for Adapter {
             InitFlags::FUSE_READDIRPLUS_AUTO,
             InitFlags::FUSE_PARALLEL_DIROPS,
             InitFlags::FUSE_ASYNC_DIO,
+            InitFlags::FUSE_POSIX_ACL,
+            // A default ACL takes the place of the umask.
+            InitFlags::FUSE_DONT_MASK,
             // Without it the kernel asks for an attribute before every write.
             InitFlags::FUSE_HANDLE_KILLPRIV_V2,
         ];
@@ -163,17 +166,8 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn mknod(
-        &self,
-        req: &Request,
-        parent: INodeNo,
-        name: &OsStr,
-        mode: u32,
-        _umask: u32,
-        rdev: u32,
-        reply: ReplyEntry,
-    ) {
-        let (name, caller) = (parse_name(name), caller(req));
+    fn mknod(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, rdev: u32, reply: ReplyEntry) {
+        let (name, caller) = (parse_name(name), caller(req, umask));
         let work = |volume: Arc<Volume>| async move {
             match mode & libc::S_IFMT {
                 0 | libc::S_IFREG => volume.make_file(Ino(parent.0), &name?, mode, caller).await,
@@ -183,8 +177,8 @@ impl Filesystem for Adapter {
         self.run_entry(span!("mknod", req, parent), reply, work);
     }
 
-    fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
-        let (name, caller) = (parse_name(name), caller(req));
+    fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+        let (name, caller) = (parse_name(name), caller(req, umask));
         let work = |volume: Arc<Volume>| async move { volume.mkdir(Ino(parent.0), &name?, mode, caller).await };
         self.run_entry(span!("mkdir", req, parent), reply, work);
     }
@@ -202,7 +196,7 @@ impl Filesystem for Adapter {
     }
 
     fn symlink(&self, req: &Request, parent: INodeNo, link_name: &OsStr, target: &Path, reply: ReplyEntry) {
-        let (name, caller, target) = (parse_name(link_name), caller(req), name::of(target.as_os_str()));
+        let (name, caller, target) = (parse_name(link_name), caller(req, 0), name::of(target.as_os_str()));
         let work = |volume: Arc<Volume>| async move { volume.symlink(Ino(parent.0), &name?, &target, caller).await };
         self.run_entry(span!("symlink", req, parent), reply, work);
     }
@@ -248,11 +242,11 @@ impl Filesystem for Adapter {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let (name, caller, there) = (parse_name(name), caller(req), IfThere::by_flags(flags));
+        let (name, caller, there) = (parse_name(name), caller(req, umask), IfThere::by_flags(flags));
         self.run(span!("create", req, parent), |volume| async move {
             let result = async { volume.create(Ino(parent.0), &name?, mode, caller, there).await };
             match result.await {

@@ -17,7 +17,9 @@ use std::ffi::OsStr;
 use std::time::Duration;
 
 use super::Volume;
-use super::attr::{Attr, Owner};
+use super::attr::acl::{self, Acl};
+use super::attr::xattr::Xattrs;
+use super::attr::{Attr, Extra, Owner};
 use super::error::{Result, VolumeError};
 use super::name;
 use super::tree::{Dir, Ino, Kind, Node, Place, Tree, join};
@@ -39,6 +41,8 @@ pub(crate) struct Stat {
 pub(crate) struct Caller {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
+    /// What the mode of something new does not have, unless the directory has a default ACL.
+    pub(crate) umask: u32,
 }
 
 /// A file name as S3 can hold it.
@@ -62,13 +66,27 @@ fn new_path(tree: &Tree, parent: Ino, name: &str) -> Result<String> {
     Ok(path)
 }
 
-/// Owner and mode of something new: a set-group-id directory hands its group down, and to directories the bit as well.
-fn new_attr(parent: &Node, caller: Caller, mode: u32) -> Attr {
+/// Owner and mode of something new: a set-group-id directory hands its group down, and to directories the bit as well;
+/// a default ACL takes the place of the umask, and is handed down.
+fn new_attr(parent: &Node, caller: Caller, mode: u32) -> (Attr, Extra) {
     let inherits = parent.attr.mode & libc::S_ISGID != 0;
     let gid = if inherits { parent.attr.gid } else { caller.gid };
     let directory = mode & libc::S_IFMT == libc::S_IFDIR;
     let mode = if inherits && directory { mode | libc::S_ISGID } else { mode };
-    Attr::new(mode, caller.uid, gid)
+    let default = parent.extra.xattrs().remove(acl::DEFAULT);
+    let Some(default) = default.as_deref().and_then(Acl::parse) else {
+        return (Attr::new(mode & !caller.umask, caller.uid, gid), Extra::default());
+    };
+    let access = default.inherited(mode);
+    let mut xattrs = Xattrs::new();
+    if directory {
+        xattrs.insert(acl::DEFAULT.to_owned(), default.to_bytes());
+    }
+    if !access.is_a_mode() {
+        xattrs.insert(acl::ACCESS.to_owned(), access.to_bytes());
+    }
+    let extra = Extra::default().with_xattrs(&xattrs).unwrap_or_default();
+    (Attr::new(mode & !0o777 | access.mode(), caller.uid, gid), extra)
 }
 
 /// How long the kernel may keep attributes.

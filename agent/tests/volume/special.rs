@@ -155,6 +155,43 @@ fn extended_attributes_are_kept_as_s3fs_keeps_them() {
 }
 
 #[test]
+fn acls_are_checked_inherited_and_kept() {
+    use std::os::unix::process::CommandExt;
+    let lab = Lab::new();
+    let mount = lab.mount();
+    let sh = |mount: &Mount, script: &str| {
+        let output = std::process::Command::new("sh").args(["-c", script]).current_dir(&mount.root).output().unwrap();
+        assert!(output.status.success(), "{script}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let may_read = |mount: &Mount, uid: u32, name: &str| {
+        let mut cat = std::process::Command::new("cat");
+        cat.arg(mount.path(name)).uid(uid).gid(uid).output().unwrap().status.success()
+    };
+    sh(&mount, "umask 077; echo secret >f; setfacl -m u:1000:r f; mkdir d; chmod 755 d; setfacl -d -m u:1000:rx d");
+    sh(&mount, "umask 077; echo inherited >d/f; mkdir d/sub; umask 022; echo plain >g");
+    let check = |mount: &Mount| {
+        assert!(may_read(mount, 1000, "f") && !may_read(mount, 1001, "f"));
+        assert!(may_read(mount, 1000, "d/f") && may_read(mount, 1001, "g"));
+        let acl = sh(mount, "getfacl -cEn f; getfacl -cEn d/sub");
+        let expected = "user::rw-\nuser:1000:r--\ngroup::---\nmask::r--\nother::---\n\n\
+            user::rwx\nuser:1000:r-x\ngroup::r-x\nmask::r-x\nother::r-x\n\
+            default:user::rwx\ndefault:user:1000:r-x\ndefault:group::r-x\ndefault:mask::r-x\ndefault:other::r-x\n\n";
+        assert_eq!(acl, expected);
+        assert_eq!(sh(mount, "stat -c %a f d/f d/sub g"), "640\n644\n755\n644\n");
+    };
+    check(&mount);
+    mount.drain();
+    check(&lab.elsewhere());
+    sh(&mount, "chmod 600 f");
+    assert!(!may_read(&mount, 1000, "f"), "the mask is the group's bits");
+    sh(&mount, "setfacl -b f; setfacl -k d; umask 027; echo x >d/new");
+    assert_eq!(sh(&mount, "getfacl -cEn f; stat -c %a d/new"), "user::rw-\ngroup::---\nother::---\n\n640\n");
+    mount.drain();
+    assert_eq!(lab.metadata("f", "xattr"), "");
+}
+
+#[test]
 fn names_of_any_bytes() {
     let lab = Lab::new();
     let mount = lab.mount();

@@ -59,8 +59,8 @@ pub(super) fn file_attr(stat: &Stat) -> FileAttr {
     }
 }
 
-pub(super) fn caller(req: &Request) -> Caller {
-    Caller { uid: req.uid(), gid: req.gid() }
+pub(super) fn caller(req: &Request, umask: u32) -> Caller {
+    Caller { uid: req.uid(), gid: req.gid(), umask: umask & 0o777 }
 }
 
 pub(super) fn time(time: TimeOrNow) -> Time {

@@ -4,6 +4,7 @@ use uuid::Uuid;
 
 use super::Stat;
 use crate::volume::Volume;
+use crate::volume::attr::acl::{self, Acl};
 use crate::volume::attr::{self, Attr, Extra, Time};
 use crate::volume::error::{Result, VolumeError};
 use crate::volume::journal::{Op, Seq};
@@ -77,8 +78,10 @@ impl Volume {
         if !change.is_only_size() {
             let open = self.open_seq(ino).await?;
             let mut tree = self.tree();
-            let attr = change.applied(tree.get(ino)?.attr);
-            self.write_attr(&mut tree, ino, Written { attr, extra: None }, open)?;
+            let node = tree.get(ino)?;
+            let attr = change.applied(node.attr);
+            let extra = change.mode.and_then(|mode| with_acl_mode(&node.extra, mode));
+            self.write_attr(&mut tree, ino, Written { attr, extra }, open)?;
         }
         // Who has it open for writing hands it over by closing it; O_TRUNC comes here too, after its open.
         if change.size.is_some() && self.tree().get(ino)?.writers == 0 {
@@ -155,6 +158,14 @@ impl Volume {
         self.tree().get_mut(ino)?.kind = Kind::Symlink(Some(target.clone()));
         Ok(target)
     }
+}
+
+/// The headers with an ACL that agrees with a new mode, if there is one.
+fn with_acl_mode(extra: &Extra, mode: u32) -> Option<Extra> {
+    let mut xattrs = extra.xattrs();
+    let acl = Acl::parse(xattrs.get(acl::ACCESS)?)?;
+    xattrs.insert(acl::ACCESS.to_owned(), acl.with_mode(mode).to_bytes());
+    extra.with_xattrs(&xattrs)
 }
 
 fn set_attr_op(path: String, node: &Node, new: &Written) -> Op {

@@ -2,6 +2,7 @@
 
 use uuid::Uuid;
 
+use super::attributes::Written;
 use super::{Caller, Stat, new_attr, new_directory, new_path, touch_parent};
 use crate::volume::Volume;
 use crate::volume::attr::{Attr, Extra};
@@ -103,11 +104,12 @@ impl Volume {
         if tree.child(parent, name).is_some() {
             return Err(VolumeError::Exists);
         }
-        let attr = new_attr(tree.get(parent)?, caller, libc::S_IFREG | (mode & 0o7777));
-        let op =
-            Op::Put { path, data: data.id, attr, extra: Extra::default(), base: Base::Absent, write: Uuid::new_v4() };
+        let (attr, extra) = new_attr(tree.get(parent)?, caller, libc::S_IFREG | (mode & 0o7777));
+        let write = Uuid::new_v4();
+        let op = Op::Put { path, data: data.id, attr, extra: extra.clone(), base: Base::Absent, write };
         let open = self.note_open(op, None)?;
         let mut node = Node::new(attr, Kind::File(Content::local(data, 0, None, Some(open))), Place::Gone);
+        node.extra = extra;
         node.dirty = true;
         let ino = tree.insert(parent, name, node)?;
         tree.touch(parent, name);
@@ -122,11 +124,12 @@ impl Volume {
         if tree.child(parent, name).is_some() {
             return Err(VolumeError::Exists);
         }
-        let attr = new_attr(tree.get(parent)?, caller, libc::S_IFDIR | (mode & 0o7777));
+        let (attr, extra) = new_attr(tree.get(parent)?, caller, libc::S_IFDIR | (mode & 0o7777));
         let ino = tree.insert(parent, name, new_directory(attr))?;
         let op = Op::Mkdir { path, attr, write: Uuid::new_v4() };
         let seq = self.submit_new(&mut tree, ino, parent, name, op)?;
         tree.get_mut(ino)?.dir_mut()?.opaque = Some(Opaque::UntilDone(seq));
+        self.add_extra(&mut tree, ino, attr, extra)?;
         drop(tree);
         self.entry(ino)
     }
@@ -141,7 +144,8 @@ impl Volume {
         if tree.child(parent, name).is_some() {
             return Err(VolumeError::Exists);
         }
-        let attr = new_attr(tree.get(parent)?, caller, libc::S_IFLNK | 0o777);
+        let plain = Caller { umask: 0, ..caller };
+        let attr = Attr { mode: libc::S_IFLNK | 0o777, ..new_attr(tree.get(parent)?, plain, libc::S_IFLNK | 0o777).0 };
         let mut node = Node::new(attr, Kind::Symlink(Some(target.to_owned())), Place::Gone);
         node.size = name::length(target) as u64;
         let ino = tree.insert(parent, name, node)?;
@@ -166,12 +170,22 @@ impl Volume {
         if tree.child(parent, name).is_some() {
             return Err(VolumeError::Exists);
         }
-        let attr = Attr { rdev, ..new_attr(tree.get(parent)?, caller, mode) };
+        let (attr, extra) = new_attr(tree.get(parent)?, caller, mode);
+        let attr = Attr { rdev, ..attr };
         let ino = tree.insert(parent, name, Node::new(attr, Kind::Special, Place::Gone))?;
         let op = Op::Mknod { path, attr, base: Base::Absent, write: Uuid::new_v4() };
         self.submit_new(&mut tree, ino, parent, name, op)?;
+        self.add_extra(&mut tree, ino, attr, extra)?;
         drop(tree);
         self.entry(ino)
+    }
+
+    /// The headers of something new that the operation that makes it does not write.
+    fn add_extra(&self, tree: &mut Tree, ino: Ino, attr: Attr, extra: Extra) -> Result<()> {
+        if extra == Extra::default() {
+            return Ok(());
+        }
+        self.write_attr(tree, ino, Written { attr, extra: Some(extra) }, None)
     }
 
     /// Acknowledges the operation that makes `ino`; takes the inode away again if the journal cannot.

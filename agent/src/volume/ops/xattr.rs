@@ -1,10 +1,12 @@
-//! Extended attributes: get, list, set, remove. `user.` and `trusted.` are kept; the kernel sees to who may do what.
+//! Extended attributes: get, list, set, remove. `user.`, `trusted.` and ACLs are kept; the kernel sees to who may do what.
 
 use std::ffi::OsStr;
 
 use super::attributes::Written;
 use crate::volume::Volume;
-use crate::volume::attr::Time;
+use crate::volume::attr::acl::{self, Acl};
+use crate::volume::attr::xattr::Xattrs;
+use crate::volume::attr::{Attr, Time};
 use crate::volume::error::{Result, VolumeError};
 use crate::volume::tree::Ino;
 
@@ -33,9 +35,13 @@ impl SetMode {
 
 /// A name of an attribute that can be kept.
 pub(crate) fn parse_attribute(name: &OsStr) -> Result<&str> {
-    let kept =
-        name.to_str().filter(|name| KEPT.iter().any(|space| name.len() > space.len() && name.starts_with(space)));
-    kept.ok_or(VolumeError::NotSupported("attributes but user and trusted ones"))
+    let is_kept =
+        |name: &&str| is_acl(name) || KEPT.iter().any(|space| name.len() > space.len() && name.starts_with(space));
+    name.to_str().filter(is_kept).ok_or(VolumeError::NotSupported("attributes but user and trusted ones"))
+}
+
+fn is_acl(name: &str) -> bool {
+    [acl::ACCESS, acl::DEFAULT].contains(&name)
 }
 
 impl Volume {
@@ -49,12 +55,15 @@ impl Volume {
     pub(crate) async fn list_attributes(&self, ino: Ino) -> Result<Vec<u8>> {
         self.up_to_date(ino).await?;
         let xattrs = self.tree().get(ino)?.extra.xattrs();
-        let shown = xattrs.into_keys().filter(|name| KEPT.iter().any(|space| name.starts_with(space)));
+        let shown = xattrs.into_keys().filter(|name| is_acl(name) || KEPT.iter().any(|space| name.starts_with(space)));
         Ok(shown.flat_map(|name| name.into_bytes().into_iter().chain([0])).collect())
     }
 
     pub(crate) async fn set_attribute(&self, ino: Ino, name: &str, value: Vec<u8>, mode: SetMode) -> Result<()> {
-        self.change_attributes(ino, |xattrs| {
+        if is_acl(name) {
+            return self.set_acl(ino, name, Acl::parse(&value)).await;
+        }
+        self.change_attributes(ino, |xattrs, _| {
             match (mode, xattrs.contains_key(name)) {
                 (SetMode::Create, true) => return Err(VolumeError::Exists),
                 (SetMode::Replace, false) => return Err(VolumeError::NoAttribute),
@@ -66,20 +75,39 @@ impl Volume {
     }
 
     pub(crate) async fn remove_attribute(&self, ino: Ino, name: &str) -> Result<()> {
-        self.change_attributes(ino, |xattrs| xattrs.remove(name).map(drop).ok_or(VolumeError::NoAttribute)).await
+        if is_acl(name) {
+            return self.set_acl(ino, name, None).await;
+        }
+        self.change_attributes(ino, |xattrs, _| xattrs.remove(name).map(drop).ok_or(VolumeError::NoAttribute)).await
+    }
+
+    /// An access ACL brings its mode along, and is not kept when that is all there is to it.
+    async fn set_acl(&self, ino: Ino, name: &str, acl: Option<Acl>) -> Result<()> {
+        self.change_attributes(ino, |xattrs, attr| {
+            xattrs.remove(name);
+            let Some(acl) = acl else { return Ok(()) };
+            if name == acl::ACCESS {
+                attr.mode = attr.mode & !0o777 | acl.mode();
+            }
+            if name == acl::DEFAULT || !acl.is_a_mode() {
+                xattrs.insert(name.to_owned(), acl.to_bytes());
+            }
+            Ok(())
+        })
+        .await
     }
 
     async fn change_attributes(
         &self,
         ino: Ino,
-        change: impl FnOnce(&mut crate::volume::attr::xattr::Xattrs) -> Result<()>,
+        change: impl FnOnce(&mut Xattrs, &mut Attr) -> Result<()>,
     ) -> Result<()> {
         self.up_to_date(ino).await?;
         let open = self.open_seq(ino).await?;
         let mut tree = self.tree();
         let node = tree.get(ino)?;
         let (mut xattrs, mut attr) = (node.extra.xattrs(), node.attr);
-        change(&mut xattrs)?;
+        change(&mut xattrs, &mut attr)?;
         let extra = node.extra.with_xattrs(&xattrs).ok_or(VolumeError::TooManyAttributes)?;
         attr.ctime = Time::now();
         self.write_attr(&mut tree, ino, Written { attr, extra: Some(extra) }, open)
