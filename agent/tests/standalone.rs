@@ -17,9 +17,13 @@ use serde_json::Value;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_ec2mpi-agent");
 
-/// Runs a command to its end.
+/// Runs a command to its end. Control sockets are beside the test's own files.
 fn run(command: &mut Command) -> Output {
-    command.env("AWS_EC2_METADATA_DISABLED", "true").output().unwrap_or_else(|error| panic!("{command:?}: {error}"))
+    command
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+        .env("EC2MPI_RUN_DIR", bucket::sockets())
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"))
 }
 
 fn said(output: &Output) -> String {
@@ -123,6 +127,7 @@ fn what_is_wrong_is_said_at_once() {
     assert!(!nowhere.status.success() && said(&nowhere).contains("the mount point"), "{}", said(&nowhere));
     let mut command = Command::new(PROGRAM);
     command.args(["mount", "no-such-bucket"]).arg(&point.dir).args(["--endpoint", &bucket.endpoint]);
+    command.arg("--cache-dir").arg(bucket.dir.path().join("none.cache"));
     let missing = run(command.arg("--passwd-file").arg(bucket.passwd_file()));
     assert!(!missing.status.success() && said(&missing).contains("no-such-bucket"), "{}", said(&missing));
     fs::write(bucket.passwd_file(), "ACCESS:WRONG").unwrap();
@@ -184,4 +189,45 @@ fn fstab_and_mount_know_it() {
     assert_eq!(output.stdout, b"from-fstab\n");
     assert_eq!(bucket.object("by-fstab/f").1, b"from-fstab\n", "umount(8) drains by its helper");
     assert!(!point.is_mounted());
+}
+
+/// As nobody, with a /dev/fuse that everybody may open, as most machines have it.
+const AS_NOBODY: &str = r#"
+set -e
+mount --make-rprivate /
+mknod "$1/fuse" c 10 229
+chmod 666 "$1/fuse"
+mount --bind "$1/fuse" /dev/fuse
+exec setpriv --reuid 65534 --regid 65534 --clear-groups sh -ec '
+    unset EC2MPI_RUN_DIR
+    export XDG_RUNTIME_DIR="$1/home/run" XDG_CACHE_HOME="$1/home/cache"
+    "$1/agent" mount bucket/user "$1/home/m" --endpoint "$2" --passwd-file "$1/home/passwd"
+    echo by nobody >"$1/home/m/f"
+    stat -c %u "$1/home/m/f"
+    "$1/agent" umount "$1/home/m"
+    if grep -q "$1/home/m" /proc/mounts; then exit 9; fi
+' sh "$@"
+"#;
+
+#[test]
+fn a_user_mounts_for_himself() {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    let bucket = Bucket::start();
+    let (dir, home) = (bucket.dir.path(), bucket.dir.path().join("home"));
+    fs::create_dir_all(home.join("m")).unwrap();
+    fs::create_dir(home.join("run")).unwrap();
+    fs::copy(PROGRAM, dir.join("agent")).unwrap();
+    fs::copy(bucket.passwd_file(), home.join("passwd")).unwrap();
+    fs::set_permissions(home.join("passwd"), fs::Permissions::from_mode(0o600)).unwrap();
+    for name in ["", "m", "run", "passwd"] {
+        chown(home.join(name), Some(65534), Some(65534)).unwrap();
+    }
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", AS_NOBODY, "sh"]).arg(dir).arg(&bucket.endpoint);
+    let output = run(&mut command);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(
+        (output.stdout.as_slice(), bucket.object("user/f").1.as_slice()),
+        (&b"65534\n"[..], &b"by nobody\n"[..])
+    );
 }

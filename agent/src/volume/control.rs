@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
+/// The environment variable with the directory of the control sockets.
+pub const RUN_DIR: &str = "EC2MPI_RUN_DIR";
+
 /// The longest answer a client reads.
 const MAX_ANSWER_BYTES: u64 = 4 * 1024 * 1024;
 
@@ -294,7 +297,7 @@ fn socket_of(dir: &Path, given: Option<PathBuf>) -> PathBuf {
 }
 
 /// Where the control socket of a volume mounted at `dir` is unless told otherwise: below `/run/ec2mpi` (root) or the
-/// user's runtime directory. A pure function of the absolute path, so that it works while the mount hangs.
+/// user's runtime directory, or what [`RUN_DIR`] names. A pure function of the absolute path, so that it works while the mount hangs.
 pub fn default_socket(dir: &Path) -> PathBuf {
     use sha2::{Digest, Sha256};
     use std::os::unix::ffi::OsStrExt;
@@ -305,6 +308,9 @@ pub fn default_socket(dir: &Path) -> PathBuf {
 }
 
 fn runtime_dir() -> PathBuf {
+    if let Some(dir) = std::env::var_os(RUN_DIR) {
+        return PathBuf::from(dir);
+    }
     if nix::unistd::geteuid().is_root() {
         return PathBuf::from("/run/ec2mpi");
     }

@@ -21,6 +21,11 @@ impl KeySource for OneKey {
     }
 }
 
+/// Where the control sockets of this test's mounts are; they must be short.
+pub(crate) fn sockets() -> PathBuf {
+    std::env::temp_dir().join(format!("sockets-{}-{:?}", std::process::id(), std::thread::current().id()))
+}
+
 /// The server; it ends with the value.
 pub(crate) struct Bucket {
     pub(crate) endpoint: String,
@@ -70,5 +75,6 @@ impl Drop for Bucket {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
+        let _ = std::fs::remove_dir_all(sockets());
     }
 }
