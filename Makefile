@@ -55,6 +55,10 @@ bench-quick: bench-setup ## The same with a quarter of everything, once, 8 minut
 	cargo build --release --workspace --bins --example bucket
 	$(SUDO) $(TARGET)/release/volume-bench --quick $(BENCH)
 
+.PHONY: soak
+soak: lint ## The long forms of the tests that have one: minutes to hours; the machine should do nothing else
+	EC2MPI_SOAK=1 $(LINTED) tests/scripts/test.sh --profile soak
+
 .PHONY: clean
 clean: ## Remove what was compiled
 	cargo clean

@@ -25,7 +25,7 @@ enum Verb {
     /// Be the agent: join the cluster, then obey the coordinator
     Run,
     /// Mount a bucket
-    Mount(mount::MountArgs),
+    Mount(Box<mount::MountArgs>),
     /// Wait until everything written to a mounted volume is in S3
     Drain(control::DrainArgs),
     /// Show the state of a mounted volume
@@ -62,10 +62,7 @@ fn carry_out(verb: Verb) -> anyhow::Result<()> {
             let agent = std::env::current_exe().context("cannot find the agent's own program")?;
             on_runtime(node::run(Paths::new("/"), agent))
         }
-        Verb::Mount(args) => {
-            telemetry::start();
-            mount::run(args)
-        }
+        Verb::Mount(args) => mount::run(*args),
         Verb::Drain(args) => control::drain(args),
         Verb::Status(args) => control::status(args),
         Verb::Umount(args) => control::umount(args),

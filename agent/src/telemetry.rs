@@ -9,7 +9,13 @@ pub const FILTER_VARIABLE: &str = "EC2MPI_LOG";
 
 /// Starts logging. A second call changes nothing.
 pub fn start() {
-    let filter = EnvFilter::try_from_env(FILTER_VARIABLE).unwrap_or_else(|_| EnvFilter::new("info"));
+    start_at(None);
+}
+
+/// [`start`] with another level than `info` where the environment names no filter.
+pub fn start_at(level: Option<&str>) {
+    let default = || EnvFilter::new(level.unwrap_or("info"));
+    let filter = EnvFilter::try_from_env(FILTER_VARIABLE).unwrap_or_else(|_| default());
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -19,6 +19,7 @@ pub(crate) mod handle;
 pub mod journal;
 pub(crate) mod limits;
 pub mod mount;
+pub(crate) mod name;
 pub(crate) mod ops;
 pub(crate) mod replay;
 pub mod store;
@@ -45,6 +46,26 @@ use self::store::ObjectStore;
 use self::tree::{Ino, Tree};
 use self::writeback::Queue;
 
+/// What closing a file that was written to waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Close {
+    /// The local disk: the journal brings the file to S3 whatever happens to this process.
+    Local,
+    /// S3.
+    S3,
+}
+
+/// The object that has the attributes of the root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RootMarker {
+    /// A whole bucket has none: attributes last until the unmount.
+    None,
+    /// It would be `PREFIX/`, and is not there.
+    Missing,
+    /// It is there.
+    There(Attr, attr::Extra),
+}
+
 /// How a volume is to be mounted, all of it decided.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -58,10 +79,22 @@ pub struct Options {
     pub control: PathBuf,
     /// Owner of the root and of objects without metadata.
     pub owner: Owner,
+    /// Permissions of the root.
+    pub root_mode: u32,
+    /// What the root's own marker says, where there is a prefix that may have one.
+    pub root: RootMarker,
     /// Name of this node in conflict copies.
     pub node_name: String,
     /// How long S3's word on names and attributes is trusted; zero asks every time.
     pub attr_ttl: Duration,
+    /// What closing a file waits for.
+    pub close: Close,
+    /// Programs cannot change anything.
+    pub read_only: bool,
+    /// Programs cannot be run from it.
+    pub no_exec: bool,
+    /// Hadoop's markers of empty directories (`NAME_$folder$`) are directories.
+    pub compat_dir: bool,
     /// Bounds.
     pub bounds: limits::Bounds,
 }
@@ -75,11 +108,26 @@ impl Options {
             dir,
             cache_dir,
             owner: Owner { uid: nix::unistd::geteuid().as_raw(), gid: nix::unistd::getegid().as_raw() },
+            root_mode: 0o775,
+            root: RootMarker::None,
             node_name: "node".to_owned(),
             attr_ttl: Duration::from_secs(1),
+            close: Close::Local,
+            read_only: false,
+            no_exec: false,
+            compat_dir: false,
             bounds: limits::Bounds::default(),
         }
     }
+}
+
+/// How reads that reached this process were answered; the kernel's page cache answers the most of them by itself.
+#[derive(Debug, Default)]
+pub(crate) struct Reads {
+    /// From the cache file.
+    pub(crate) hits: AtomicU64,
+    /// After S3 was asked for bytes.
+    pub(crate) misses: AtomicU64,
 }
 
 type Invalidate = Box<dyn Fn(&[Ino]) + Send + Sync>;
@@ -94,6 +142,7 @@ pub(crate) struct Volume {
     pub(crate) queue: Queue,
     pub(crate) handles: Handles,
     pub(crate) limits: Limits,
+    pub(crate) reads: Reads,
     /// Whether S3 is away.
     pub(crate) breaker: Breaker,
     /// What could not be uploaded since the mount.
@@ -114,20 +163,17 @@ impl std::fmt::Debug for Volume {
     }
 }
 
-/// Permissions of the root of a volume: the group may write.
-const ROOT_MODE: u32 = libc::S_IFDIR | 0o775;
-
 impl Volume {
     pub(crate) fn new(store: Arc<dyn ObjectStore>, options: Options, cache: Cache, journal: Journal) -> Self {
-        let root = Attr::new(ROOT_MODE, options.owner.uid, options.owner.gid);
         Self {
             store,
-            tree: Mutex::new(Tree::new(root, options.attr_ttl)),
+            tree: Mutex::new(root_tree(&options)),
             cache,
             journal,
             queue: Queue::default(),
             handles: Handles::new(options.bounds.handles),
             limits: Limits::new(options.bounds),
+            reads: Reads::default(),
             breaker: Breaker::default(),
             failures: Mutex::default(),
             conflicts: AtomicU64::new(0),
@@ -136,6 +182,11 @@ impl Volume {
             invalidate: OnceLock::new(),
             options,
         }
+    }
+
+    /// Whether the attributes of the root are kept in S3.
+    pub(crate) fn has_root_marker(&self) -> bool {
+        self.options.root != RootMarker::None
     }
 
     /// The tree, locked. Never hold it across an await.
@@ -153,5 +204,13 @@ impl Volume {
         if let Some(invalidate) = self.invalidate.get() {
             invalidate(&known);
         }
+    }
+}
+
+fn root_tree(options: &Options) -> Tree {
+    let new = Attr::new(libc::S_IFDIR | (options.root_mode & 0o7777), options.owner.uid, options.owner.gid);
+    match &options.root {
+        RootMarker::There(attr, extra) => Tree::new(*attr, extra.clone(), options.attr_ttl),
+        RootMarker::None | RootMarker::Missing => Tree::new(new, attr::Extra::default(), options.attr_ttl),
     }
 }

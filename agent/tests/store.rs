@@ -159,6 +159,7 @@ async fn a_server_is_a_store() {
     let place = std::env::var("EC2MPI_TEST_S3").expect("EC2MPI_TEST_S3=ENDPOINT/BUCKET");
     let (endpoint, bucket) = place.rsplit_once('/').expect("ENDPOINT/BUCKET");
     let prefix = format!("suite {}/", uuid::Uuid::new_v4());
-    let settings = S3Settings { bucket: bucket.to_owned(), prefix, region: None, endpoint: Some(endpoint.to_owned()) };
+    let settings =
+        S3Settings { bucket: bucket.to_owned(), prefix, endpoint: Some(endpoint.to_owned()), ..S3Settings::default() };
     suite(&S3Store::connect(settings).await.unwrap()).await;
 }

@@ -6,11 +6,19 @@
 mod conflicts;
 #[path = "volume/durability.rs"]
 mod durability;
+#[path = "volume/fsx.rs"]
+mod fsx;
 #[path = "volume/lab.rs"]
 mod lab;
 #[path = "volume/names.rs"]
 mod names;
+#[path = "volume/pjdfstest.rs"]
+mod pjdfstest;
 #[path = "volume/posix.rs"]
 mod posix;
 #[path = "volume/programs.rs"]
 mod programs;
+#[path = "volume/real.rs"]
+mod real;
+#[path = "volume/special.rs"]
+mod special;

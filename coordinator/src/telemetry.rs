@@ -2,8 +2,9 @@
 
 use tracing_subscriber::EnvFilter;
 
-/// What is logged unless `EC2MPI_LOG` says otherwise (syntax of tracing-subscriber's EnvFilter).
-const DEFAULT_FILTER: &str = "warn,ec2mpi=info,ec2mpi_local_cloud=info";
+/// What is logged unless `EC2MPI_LOG` says otherwise (syntax of tracing-subscriber's EnvFilter). `s3s` calls every
+/// answer of 404 or 412 an error; what fails in the buckets is logged by the local cloud itself.
+const DEFAULT_FILTER: &str = "warn,s3s=off,ec2mpi=info,ec2mpi_local_cloud=info";
 
 /// Starts logging for this process; a second call changes nothing.
 pub fn init() {

@@ -1,4 +1,5 @@
-"""What boto3 sees of a local cloud: a client that shares no code with the programs under test.
+"""What boto3 sees of a local cloud: a client that shares no code with the programs under test. What S3 answers is
+compared with botocore's model of it, and must agree.
 
 usage: stranger.py CLOUD_JSON instances | objects PREFIX | get KEY FILE       (answers in JSON)
 """
@@ -9,9 +10,13 @@ import sys
 import boto3
 from botocore.config import Config
 
+import validate
+
+WATCHING = validate.Watching()
+
 
 def client(cloud, service):
-    return boto3.client(
+    made = boto3.client(
         service,
         endpoint_url=cloud[f"{service}_endpoint"],
         region_name=cloud["region"],
@@ -19,6 +24,9 @@ def client(cloud, service):
         aws_secret_access_key=cloud["secret_key"],
         config=Config(connect_timeout=10, read_timeout=60, s3={"addressing_style": "path"}),
     )
+    if service == "s3":
+        validate.watch(made, WATCHING)
+    return made
 
 
 def instances(cloud):
@@ -51,4 +59,7 @@ def get(cloud, key, file):
 with open(sys.argv[1], encoding="utf-8") as file:
     CLOUD = json.load(file)
 VERBS = {"instances": instances, "objects": objects, "get": get}
-print(json.dumps(VERBS[sys.argv[2]](CLOUD, *sys.argv[3:])))
+ANSWER = VERBS[sys.argv[2]](CLOUD, *sys.argv[3:])
+if WATCHING.problems:
+    sys.exit("\n".join(["these replies are not as botocore's model has them:", *WATCHING.problems]))
+print(json.dumps(ANSWER))

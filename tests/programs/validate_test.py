@@ -19,6 +19,10 @@ LISTING = f"""<ListBucketResult {S3}><Name>b</Name><Prefix/><KeyCount>1</KeyCoun
 <ETag>&quot;x&quot;</ETag><Size>3</Size><StorageClass>STANDARD</StorageClass></Contents></ListBucketResult>"""
 
 
+def s3(operation, status, headers, body):
+    return validate.check("s3", operation, status, {"X-Amz-Request-Id": "r", **headers}, body)
+
+
 def instances(old="", new=""):
     assert old in INSTANCES
     return validate.check("ec2", "DescribeInstances", 200, {}, INSTANCES.replace(old, new, 1) if old else INSTANCES)
@@ -27,7 +31,7 @@ def instances(old="", new=""):
 def listing(old="", new="", headers=None):
     assert old in LISTING
     body = LISTING.replace(old, new, 1) if old else LISTING
-    return validate.check("s3", "ListObjectsV2", 200, headers or {}, body)
+    return s3("ListObjectsV2", 200, headers or {}, body)
 
 
 class Replies(unittest.TestCase):
@@ -39,9 +43,9 @@ class Replies(unittest.TestCase):
     def test_right_replies_have_no_problems(self):
         self.assertEqual(instances(), [])
         self.assertEqual(listing(), [])
-        self.assertEqual(validate.check("s3", "DeleteObject", 204, {}, b""), [])
-        self.assertEqual(validate.check("s3", "GetObject", 206, {"Content-Range": "bytes 0-1/2"}, b"any bytes"), [])
-        self.assertEqual(validate.check("s3", "HeadObject", 404, {}, b""), [])
+        self.assertEqual(s3("DeleteObject", 204, {}, b""), [])
+        self.assertEqual(s3("GetObject", 206, {"Content-Range": "bytes 0-1/2"}, b"any bytes"), [])
+        self.assertEqual(s3("HeadObject", 404, {}, b""), [])
         tags = f"<CreateTagsResponse {EC2}><requestId>r</requestId><return>true</return></CreateTagsResponse>"
         self.assertEqual(validate.check("ec2", "CreateTags", 200, {}, tags), [])
 
@@ -71,32 +75,33 @@ class Replies(unittest.TestCase):
         for wrong in ("yesterday", "2026-13-02T03:04:05Z", "2026-01-02 03:04:05", "1767323045", ""):
             self.only(instances("2026-01-02T03:04:05.000Z", wrong), "is no iso8601 time")
         head = {"Last-Modified": "Fri, 02 Jan 2026 03:04:05 GMT"}
-        self.assertEqual(validate.check("s3", "HeadObject", 200, head, b""), [])
+        self.assertEqual(s3("HeadObject", 200, head, b""), [])
         head = {"Last-Modified": "2026-01-02T03:04:05Z"}
-        self.only(validate.check("s3", "HeadObject", 200, head, b""), "last-modified", "rfc822")
+        self.only(s3("HeadObject", 200, head, b""), "last-modified", "rfc822")
 
     def test_twice_and_missing(self):
         self.only(listing("<Name>b</Name>", "<Name>b</Name><Name>c</Name>"), "Name", "comes 2 times")
         self.only(instances("<requestId>r-1</requestId>"), "requestId", "is missing")
         body = f"<Tagging {S3}></Tagging>"
-        self.assertIn("required", str(validate.check("s3", "GetObjectTagging", 200, {}, body)))
+        self.assertIn("required", str(s3("GetObjectTagging", 200, {}, body)))
 
     def test_roots_namespaces_statuses_and_headers(self):
         self.only(listing(S3, EC2), "namespace")
         self.only(validate.check("ec2", "StopInstances", 200, {}, INSTANCES.split("<res")[0] +
                                  "</DescribeInstancesResponse>"), "root")
-        self.only(validate.check("s3", "DeleteObject", 200, {}, b""), "200 instead of 204")
-        self.only(validate.check("s3", "PutObject", 200, {"x-amz-colour": "red"}, b""), "x-amz-colour")
+        self.only(s3("DeleteObject", 200, {}, b""), "200 instead of 204")
+        self.only(s3("PutObject", 200, {"x-amz-colour": "red"}, b""), "x-amz-colour")
+        self.only(validate.check("s3", "HeadBucket", 200, {}, b""), "x-amz-request-id", "is missing")
         self.only(listing(headers={"content-type": "text/html"}), "content-type")
-        self.only(validate.check("s3", "ListParts", 200, {}, b""), "is empty")
+        self.only(s3("ListParts", 200, {}, b""), "is empty")
         self.only(validate.check("ec2", "DescribeTags", 200, {}, b"<html>"), "is no XML")
 
     def test_errors(self):
         right = b"<Error><Code>NoSuchKey</Code><Message>gone</Message></Error>"
-        self.assertEqual(validate.check("s3", "GetObject", 404, {}, right), [])
-        self.only(validate.check("s3", "GetObject", 404, {}, b"<Error><Code>NoSuchKey</Code></Error>"), "Message")
-        self.only(validate.check("s3", "GetObject", 404, {}, b""), "without a body")
-        self.only(validate.check("s3", "GetObject", 404, {}, right.replace(b"<Mess", b"<x/><Mess")), "Error/x")
+        self.assertEqual(s3("GetObject", 404, {}, right), [])
+        self.only(s3("GetObject", 404, {}, b"<Error><Code>NoSuchKey</Code></Error>"), "Message")
+        self.only(s3("GetObject", 404, {}, b""), "without a body")
+        self.only(s3("GetObject", 404, {}, right.replace(b"<Mess", b"<x/><Mess")), "Error/x")
         right = ("<Response><Errors><Error><Code>InvalidInstanceID.NotFound</Code><Message>no</Message></Error></Errors>"
                  "<RequestID>r</RequestID></Response>")
         self.assertEqual(validate.check("ec2", "StopInstances", 400, {}, right), [])
@@ -114,7 +119,7 @@ class Replies(unittest.TestCase):
             def stream(self, **_):
                 return iter([body])
 
-        client.meta.events.register("before-send.s3", lambda **_: AWSResponse("http://x/", 200, {}, Raw()))
+        client.meta.events.register("before-send.s3", lambda **_: AWSResponse("http://x/", 200, {"x-amz-request-id": "r"}, Raw()))
         self.assertEqual(client.list_objects_v2(Bucket="b")["Contents"][0]["Key"], "a")
         self.assertEqual(dict(watching.replies), {"ListObjectsV2": 1})
         self.only(watching.problems, "ListObjectsV2", "Colour")

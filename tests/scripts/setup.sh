@@ -3,7 +3,7 @@
 set -euo pipefail
 
 packages=(openmpi-bin libopenmpi-dev openssh-server openssh-client iproute2 fuse3 gcc libc6-dev make curl
-    ca-certificates util-linux python3 python3-venv)
+    ca-certificates util-linux python3 python3-venv git rsync s3fs libhdf5-openmpi-dev)
 missing=()
 for package in "${packages[@]}"; do
     [ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
@@ -20,6 +20,16 @@ if ! command -v cargo >/dev/null || ! command -v clippy-driver >/dev/null || ! c
     exit 1
 fi
 cargo nextest --version >/dev/null 2>&1 || cargo install --locked cargo-nextest
+
+# Judges of the volume. Without optimization: they are compiled on every clean checkout, and wait for the mount mostly.
+for tool in pjdfstest@0.2.2 fsx@0.3.2; do
+    stamp=$TARGET/tools/$tool
+    [ -e "$stamp" ] && continue
+    echo "setup: installing $tool in $TARGET/tools"
+    CARGO_TARGET_DIR=$TARGET/tools/build cargo install -q --locked --debug --force --root "$TARGET/tools" "$tool"
+    rm -rf "$TARGET/tools/build"
+    touch "$stamp"
+done
 
 # boto3 looks at the cloud as a stranger does (crt: the checksum CRC64NVME); grpcio runs the Python client of the scenarios.
 wanted='boto3==1.44.5 botocore[crt]==1.44.5 grpcio==1.85.1 grpcio-tools==1.85.1'

@@ -5,6 +5,8 @@
 //! what is missing has s3fs's defaults: 0640 for a file, 0750 for a directory, the owner the volume was mounted with,
 //! `Last-Modified` for every time.
 
+pub mod xattr;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -24,7 +26,9 @@ const DIRECTORY_TYPES: [&str; 2] = [DIRECTORY_TYPE, "httpd/unix-directory"];
 const DEFAULT_FILE_MODE: u32 = 0o640;
 const DEFAULT_DIRECTORY_MODE: u32 = 0o750;
 /// What this module owns among the metadata of an object; everything else is kept over a change.
-const OWN_KEYS: [&str; 7] = ["mode", "uid", "gid", "mtime", "ctime", "atime", WRITE_ID];
+const OWN_KEYS: [&str; 8] = ["mode", "uid", "gid", "mtime", "ctime", "atime", RDEV, WRITE_ID];
+/// Metadata key of a device's number, which s3fs does not keep.
+const RDEV: &str = "rdev";
 
 /// A point in time, to the nanosecond, before or after 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
@@ -100,6 +104,9 @@ pub struct Attr {
     pub uid: u32,
     /// Group.
     pub gid: u32,
+    /// A device's number, as the kernel encodes it for file systems.
+    #[serde(default)]
+    pub rdev: u32,
     /// Last access.
     pub atime: Time,
     /// Last change of the data.
@@ -112,12 +119,20 @@ impl Attr {
     /// Attributes of something made now; `mode` is a whole `st_mode`.
     pub fn new(mode: u32, uid: u32, gid: u32) -> Self {
         let now = Time::now();
-        Self { mode, uid, gid, atime: now, mtime: now, ctime: now }
+        Self { mode, uid, gid, rdev: 0, atime: now, mtime: now, ctime: now }
     }
 
     /// The type bits of the mode.
     pub fn kind(&self) -> u32 {
         self.mode & libc::S_IFMT
+    }
+
+    /// Programs of another user do not keep the rights of the file's owner when its bytes or its owner change.
+    pub fn drop_privileges(&mut self) {
+        self.mode &= !libc::S_ISUID;
+        if self.mode & libc::S_IXGRP != 0 {
+            self.mode &= !libc::S_ISGID;
+        }
     }
 
     /// The data were changed now.
@@ -165,6 +180,9 @@ pub fn to_headers(attr: &Attr, extra: &Extra, content_type: &str, write: Uuid) -
     metadata.insert("mode".to_owned(), attr.mode.to_string());
     metadata.insert("uid".to_owned(), attr.uid.to_string());
     metadata.insert("gid".to_owned(), attr.gid.to_string());
+    if attr.rdev != 0 {
+        metadata.insert(RDEV.to_owned(), attr.rdev.to_string());
+    }
     metadata.insert("mtime".to_owned(), attr.mtime.to_string());
     metadata.insert("ctime".to_owned(), attr.ctime.to_string());
     metadata.insert("atime".to_owned(), attr.atime.to_string());
@@ -186,16 +204,22 @@ pub fn from_object(info: &ObjectInfo, directory_key: bool, owner: Owner) -> Attr
         mode: mode_of(info, directory_key),
         uid: first(metadata, &["uid", "owner", "goog-reserved-posix-uid"], parse_id).unwrap_or(owner.uid),
         gid: first(metadata, &["gid", "group", "goog-reserved-posix-gid"], parse_id).unwrap_or(owner.gid),
+        rdev: first(metadata, &[RDEV], parse_id).unwrap_or(0),
         atime: time(&["atime"]),
         mtime: time(&["mtime", "goog-reserved-file-mtime"]),
         ctime: time(&["ctime"]),
     }
 }
 
+/// Whether an object whose key does not end in a slash is a directory all the same.
+pub fn is_directory(info: &ObjectInfo) -> bool {
+    mode_of(info, false) & libc::S_IFMT == libc::S_IFDIR
+}
+
 /// The attributes of a directory that exists only because keys below it do.
 pub fn implicit_directory(owner: Owner, time: Time) -> Attr {
     let mode = libc::S_IFDIR | DEFAULT_DIRECTORY_MODE;
-    Attr { mode, uid: owner.uid, gid: owner.gid, atime: time, mtime: time, ctime: time }
+    Attr { mode, uid: owner.uid, gid: owner.gid, rdev: 0, atime: time, mtime: time, ctime: time }
 }
 
 fn first<T>(metadata: &BTreeMap<String, String>, names: &[&str], parse: fn(&str) -> Option<T>) -> Option<T> {

@@ -64,6 +64,11 @@ impl Breaker {
         }
     }
 
+    /// Whether the last question got no answer.
+    pub(crate) fn is_open(&self) -> bool {
+        self.open_until.lock().is_some()
+    }
+
     fn open(&self, error: &str) {
         if self.open_until.lock().replace(Instant::now() + PAUSE).is_none() {
             tracing::warn!(error, "s3 is away");

@@ -88,6 +88,18 @@ impl Cache {
         Ok(place)
     }
 
+    /// How many files are in lost+found: those that have a `.json` beside them.
+    pub fn lost_files(&self) -> u64 {
+        let Ok(entries) = std::fs::read_dir(&self.lost) else { return 0 };
+        let names: HashSet<_> = entries.filter_map(Result::ok).map(|entry| entry.file_name()).collect();
+        let has_note = |name: &std::ffi::OsString| {
+            let mut note = name.clone();
+            note.push(".json");
+            names.contains(&note)
+        };
+        names.iter().filter(|name| has_note(name)).count() as u64
+    }
+
     /// From now on nothing is deleted: the process ends, and the journal decides at the next start.
     pub fn freeze(&self) {
         self.frozen.store(true, Ordering::SeqCst);
@@ -175,5 +187,6 @@ mod tests {
         let place = cache.keep_lost(&data, "7-result.txt", &"why").unwrap();
         drop(data);
         assert_eq!(std::fs::read(place).unwrap(), b"precious");
+        assert_eq!(cache.lost_files(), 1);
     }
 }

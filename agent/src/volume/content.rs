@@ -59,8 +59,7 @@ impl Content {
 
     /// All in S3.
     pub(crate) fn remote(size: u64) -> Arc<Self> {
-        let present = Extents::default();
-        Self::new(State { data: None, present, size, dirty: false, sealed: None, open: None })
+        Self::new(State::remote(size))
     }
 
     /// All in the cache, and in the upload `sealed` if there is one; else dirty, with the journal's `open`.
@@ -71,6 +70,11 @@ impl Content {
 }
 
 impl State {
+    /// All in S3.
+    pub(crate) fn remote(size: u64) -> Self {
+        Self { data: None, present: Extents::default(), size, dirty: false, sealed: None, open: None }
+    }
+
     /// `range` as far as the file has it.
     pub(crate) fn clamp(&self, range: Range<u64>) -> Range<u64> {
         range.start.min(self.size)..range.end.min(self.size)

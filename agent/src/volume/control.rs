@@ -6,7 +6,7 @@
 pub mod server;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,8 @@ const MAX_ANSWER_BYTES: u64 = 4 * 1024 * 1024;
 
 /// How long `umount` waits for the mount to go after the drain.
 const UNMOUNT_GRACE: Duration = Duration::from_secs(30);
+
+const RELEASE_POLL: Duration = Duration::from_millis(20);
 
 /// What can be asked of a mounted volume.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +68,36 @@ pub struct Status {
     /// The failed files.
     #[serde(default)]
     pub failures: Vec<Failure>,
+    /// What is mounted.
+    #[serde(default)]
+    pub source: String,
+    /// The process that serves the mount.
+    #[serde(default)]
+    pub pid: u32,
+    /// Operations that S3 is being asked for now; the other dirty ones wait for their turn.
+    #[serde(default)]
+    pub running: u64,
+    /// Whether S3 does not answer.
+    #[serde(default)]
+    pub s3_away: bool,
+    /// Where journal, cache and `lost+found` are.
+    #[serde(default)]
+    pub cache_dir: PathBuf,
+    /// Files in `lost+found`, of earlier mounts too.
+    #[serde(default)]
+    pub lost_found_files: u64,
+    /// Files with bytes in the cache.
+    #[serde(default)]
+    pub cached_files: u64,
+    /// Their bytes in the cache.
+    #[serde(default)]
+    pub cached_bytes: u64,
+    /// Reads answered from the cache. The kernel's page cache answers most reads before they get here.
+    #[serde(default)]
+    pub read_hits: u64,
+    /// Reads for which S3 was asked.
+    #[serde(default)]
+    pub read_misses: u64,
 }
 
 /// What a volume answers: `ok`, or `error` says why not. The state is always there when the volume could tell it.
@@ -173,12 +205,45 @@ pub fn status(args: StatusArgs) -> anyhow::Result<()> {
     expect_ok(answer)
 }
 
-/// Drains, then unmounts. Unmounts also when the drain failed, and says so by an error.
+/// Drains, then unmounts, and returns when the volume has let its cache directory go. Unmounts also when the drain
+/// failed, and says so by an error. A mount whose process is dead is taken away.
 pub fn umount(args: UmountArgs) -> anyhow::Result<()> {
     let socket = socket_of(&args.dir, args.control);
-    let drained = drain_call(&socket, args.timeout)?;
-    expect_ok(blocking_call(&socket, &Request::Umount, UNMOUNT_GRACE)?)?;
+    let drained = match drain_call(&socket, args.timeout) {
+        Ok(drained) => drained,
+        Err(error) => return detach_dead(&args.dir, error),
+    };
+    let last = blocking_call(&socket, &Request::Umount, UNMOUNT_GRACE)?;
+    wait_for_release(&last.status.cache_dir)?;
+    expect_ok(last)?;
     expect_ok(drained).context("unmounted, but not everything is in S3 (the journal keeps it for the next mount)")
+}
+
+fn detach_dead(dir: &Path, error: anyhow::Error) -> anyhow::Result<()> {
+    use nix::errno::Errno;
+    use nix::mount::{MntFlags, umount2};
+    if !matches!(nix::sys::stat::stat(dir), Err(Errno::ENOTCONN | Errno::ECONNABORTED)) {
+        return Err(error);
+    }
+    umount2(dir, MntFlags::MNT_DETACH).with_context(|| format!("detaching {}", dir.display()))?;
+    eprintln!("the volume's process was dead; what it had not uploaded is in its journal for the next mount");
+    Ok(())
+}
+
+/// The volume holds the lock of its cache directory until its end.
+fn wait_for_release(cache_dir: &Path) -> anyhow::Result<()> {
+    let path = cache_dir.join("lock");
+    let deadline = Instant::now() + UNMOUNT_GRACE;
+    while let Ok(file) = std::fs::File::open(&path) {
+        if file.try_lock().is_ok() {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            bail!("the volume has not ended after {} s", UNMOUNT_GRACE.as_secs());
+        }
+        std::thread::sleep(RELEASE_POLL);
+    }
+    Ok(())
 }
 
 fn drain_call(socket: &Path, timeout_seconds: u64) -> anyhow::Result<Answer> {
@@ -205,14 +270,23 @@ fn expect_ok(answer: Answer) -> anyhow::Result<()> {
 }
 
 fn describe(status: &Status) -> String {
-    let mut text = format!(
-        "mounted at {}\ndirty: {} files, {} bytes\nfailed: {} files\nconflicts: {}\n",
-        status.mount_point, status.dirty_files, status.dirty_bytes, status.failed_files, status.conflicts
-    );
-    for failure in &status.failures {
-        text.push_str(&format!("  {}: {}\n", failure.path, failure.error));
+    let reads = status.read_hits + status.read_misses;
+    let rate = status.read_hits.saturating_mul(100).checked_div(reads);
+    let mut lines = vec![
+        format!("{} mounted at {} by process {}", status.source, status.mount_point, status.pid),
+        format!("dirty: {} files, {} bytes; {} on their way", status.dirty_files, status.dirty_bytes, status.running),
+        format!("failed: {} files; conflicts: {}", status.failed_files, status.conflicts),
+    ];
+    lines.extend(status.failures.iter().map(|failure| format!("  {}: {}", failure.path, failure.error)));
+    let lost_found = status.cache_dir.join("lost+found");
+    lines.push(format!("lost+found: {} files in {}", status.lost_found_files, lost_found.display()));
+    lines.push(format!("cache: {} files, {} bytes", status.cached_files, status.cached_bytes));
+    let rate = rate.map_or_else(String::new, |rate| format!(", {rate} % from the cache"));
+    lines.push(format!("reads: {reads}{rate}"));
+    if status.s3_away {
+        lines.push("S3 does not answer".to_owned());
     }
-    text
+    lines.join("\n") + "\n"
 }
 
 fn socket_of(dir: &Path, given: Option<PathBuf>) -> PathBuf {
@@ -256,6 +330,31 @@ mod tests {
         assert_eq!(json["mount_point"], "/shared");
         let short: Answer = serde_json::from_str(r#"{"ok":false,"error":"x"}"#).unwrap();
         assert_eq!(short.error.as_deref(), Some("x"));
+    }
+
+    #[test]
+    fn the_state_is_told_in_words() {
+        let failures = vec![Failure { path: "f".into(), error: "too large".into() }];
+        let status = Status {
+            source: "b/p".into(),
+            mount_point: "/m".into(),
+            pid: 7,
+            dirty_files: 2,
+            dirty_bytes: 10,
+            running: 1,
+            failed_files: 1,
+            failures,
+            cache_dir: "/c".into(),
+            lost_found_files: 3,
+            read_hits: 9,
+            read_misses: 1,
+            s3_away: true,
+            ..Status::default()
+        };
+        let expected = "b/p mounted at /m by process 7\ndirty: 2 files, 10 bytes; 1 on their way\n\
+            failed: 1 files; conflicts: 0\n  f: too large\nlost+found: 3 files in /c/lost+found\n\
+            cache: 0 files, 0 bytes\nreads: 10, 90 % from the cache\nS3 does not answer\n";
+        assert_eq!(describe(&status), expected);
     }
 
     #[test]

@@ -23,16 +23,28 @@ pub enum VolumeError {
     /// Somebody else replaced the object: this inode is an old version of the file.
     #[error("the object was changed by somebody else")]
     Stale,
-    /// The name is not UTF-8, which S3 keys must be.
-    #[error("the name is not valid UTF-8")]
-    BadName,
+    /// The target of a link that another tool stored is none.
+    #[error("not the target of a link")]
+    BadTarget,
     /// The name has over 255 bytes, or the key over 1,024.
     #[error("the name is too long")]
     NameTooLong,
     /// An argument makes no sense.
     #[error("invalid argument: {0}")]
     Invalid(&'static str),
-    /// S3 cannot hold this: hard links, device nodes.
+    /// No extended attribute of that name.
+    #[error("no such attribute")]
+    NoAttribute,
+    /// Nothing there: the offset is past the end, or past the last byte that is data.
+    #[error("no data at or after that offset")]
+    PastEnd,
+    /// S3 takes 2 KiB of metadata an object.
+    #[error("the attributes do not fit in the object's metadata")]
+    TooManyAttributes,
+    /// Something that is optional, and left out.
+    #[error("{0} are not supported")]
+    NotSupported(&'static str),
+    /// S3 cannot hold this: hard links.
     #[error("{0} cannot be kept in S3")]
     CannotBeKept(&'static str),
     /// The kernel named a handle that is not open, or not open for this.
@@ -71,7 +83,11 @@ impl VolumeError {
             Self::IsDirectory => libc::EISDIR,
             Self::NotEmpty => libc::ENOTEMPTY,
             Self::Stale => libc::ESTALE,
-            Self::BadName => libc::EILSEQ,
+            Self::BadTarget => libc::EIO,
+            Self::NoAttribute => libc::ENODATA,
+            Self::PastEnd => libc::ENXIO,
+            Self::TooManyAttributes => libc::ENOSPC,
+            Self::NotSupported(_) => libc::EOPNOTSUPP,
             Self::NameTooLong => libc::ENAMETOOLONG,
             Self::Invalid(_) => libc::EINVAL,
             Self::CannotBeKept(_) => libc::EPERM,
@@ -118,6 +134,9 @@ mod tests {
             (VolumeError::NotEmpty, libc::ENOTEMPTY),
             (VolumeError::Stale, libc::ESTALE),
             (VolumeError::CannotBeKept("hard links"), libc::EPERM),
+            (VolumeError::NoAttribute, libc::ENODATA),
+            (VolumeError::TooManyAttributes, libc::ENOSPC),
+            (VolumeError::NotSupported("these"), libc::ENOTSUP),
             (VolumeError::DirtyLimit, libc::ENOSPC),
             (StoreError::Denied("k".into(), "no".into()).into(), libc::EACCES),
             (StoreError::Transient("k".into(), "503".into()).into(), libc::EIO),

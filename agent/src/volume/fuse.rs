@@ -2,34 +2,37 @@
 //!
 //! Every request is a task: the thread that read it goes on reading, and nothing waits for S3 on it.
 
+mod convert;
+
 use std::ffi::OsStr;
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use fuser::{
-    BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, KernelConfig,
-    LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, INodeNo, KernelConfig, LockOwner,
+    OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
+    ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use tokio::runtime::Handle;
 use tracing::Instrument;
 
+use self::convert::{
+    BLOCK, GENERATION, NAME_TTL, caller, errno, file_attr, kind_of, reply_empty, reply_entry, reply_xattr, time,
+};
 use super::Volume;
-use super::attr::Time;
 use super::error::{Result, VolumeError};
+use super::name;
 use super::ops::attributes::Change;
+use super::ops::copy::Side;
 use super::ops::namespace::IfThere;
+use super::ops::parse_name;
 use super::ops::rename::End;
-use super::ops::{Caller, Stat, parse_name};
+use super::ops::space::Space;
+use super::ops::xattr::{SetMode, parse_attribute};
 use super::tree::Ino;
 
-/// Inode numbers are never used twice.
-const GENERATION: Generation = Generation(0);
-/// Names are asked for every time: only so is an epoch exact (the daemon answers from memory).
-const NAME_TTL: Duration = Duration::ZERO;
-const BLOCK: u32 = 4096;
 /// Background requests of the kernel at a time.
 const MAX_BACKGROUND: u16 = 64;
 /// S3 has no end; programs like to see a number.
@@ -55,82 +58,32 @@ impl Adapter {
     {
         drop(self.tasks.spawn(work(self.volume.clone()).instrument(span)));
     }
+
+    /// [`Adapter::run`] of what is answered by yes or no.
+    fn run_empty<F, W>(&self, span: tracing::Span, reply: ReplyEmpty, work: W)
+    where
+        W: FnOnce(Arc<Volume>) -> F,
+        F: Future<Output = Result<()>> + Send + 'static,
+    {
+        let result = work(self.volume.clone());
+        drop(self.tasks.spawn(async move { reply_empty(reply, result.await) }.instrument(span)));
+    }
+
+    /// [`Adapter::run`] of what is answered by an inode.
+    fn run_entry<F, W>(&self, span: tracing::Span, reply: ReplyEntry, work: W)
+    where
+        W: FnOnce(Arc<Volume>) -> F,
+        F: Future<Output = Result<super::ops::Stat>> + Send + 'static,
+    {
+        let (volume, result) = (self.volume.clone(), work(self.volume.clone()));
+        drop(self.tasks.spawn(async move { reply_entry(&volume, reply, result.await) }.instrument(span)));
+    }
 }
 
 macro_rules! span {
     ($name:literal, $req:expr, $ino:expr) => {
         tracing::debug_span!($name, req = $req.unique().0, ino = $ino.0, pid = $req.pid())
     };
-}
-
-fn errno(error: &VolumeError) -> Errno {
-    match error {
-        VolumeError::NotFound | VolumeError::Exists => {}
-        error => tracing::debug!(%error, "failed"),
-    }
-    Errno::from_i32(error.errno())
-}
-
-fn kind_of(mode: u32) -> FileType {
-    match mode & libc::S_IFMT {
-        libc::S_IFDIR => FileType::Directory,
-        libc::S_IFLNK => FileType::Symlink,
-        libc::S_IFIFO => FileType::NamedPipe,
-        libc::S_IFSOCK => FileType::Socket,
-        libc::S_IFCHR => FileType::CharDevice,
-        libc::S_IFBLK => FileType::BlockDevice,
-        _ => FileType::RegularFile,
-    }
-}
-
-fn file_attr(stat: &Stat) -> FileAttr {
-    FileAttr {
-        ino: INodeNo(stat.ino.0),
-        size: stat.size,
-        blocks: stat.size.div_ceil(512),
-        atime: stat.attr.atime.into(),
-        mtime: stat.attr.mtime.into(),
-        ctime: stat.attr.ctime.into(),
-        crtime: stat.attr.ctime.into(),
-        kind: kind_of(stat.attr.mode),
-        // The mask leaves 12 bits.
-        perm: (stat.attr.mode & 0o7777) as u16,
-        nlink: stat.links,
-        uid: stat.attr.uid,
-        gid: stat.attr.gid,
-        rdev: 0,
-        blksize: BLOCK,
-        flags: 0,
-    }
-}
-
-fn caller(req: &Request) -> Caller {
-    Caller { uid: req.uid(), gid: req.gid() }
-}
-
-fn owned(name: &OsStr) -> Result<String> {
-    parse_name(name).map(str::to_owned)
-}
-
-fn time(time: TimeOrNow) -> Time {
-    match time {
-        TimeOrNow::SpecificTime(time) => time.into(),
-        TimeOrNow::Now => Time::now(),
-    }
-}
-
-fn reply_entry(volume: &Volume, reply: ReplyEntry, result: Result<Stat>) {
-    match result {
-        Ok(stat) => reply.entry_with_ttls(&volume.kernel_ttl(), &NAME_TTL, &file_attr(&stat), GENERATION),
-        Err(error) => reply.error(errno(&error)),
-    }
-}
-
-fn reply_empty(reply: ReplyEmpty, result: Result<()>) {
-    match result {
-        Ok(()) => reply.ok(),
-        Err(error) => reply.error(errno(&error)),
-    }
 }
 
 impl Filesystem for Adapter {
@@ -141,6 +94,8 @@ impl Filesystem for Adapter {
             InitFlags::FUSE_READDIRPLUS_AUTO,
             InitFlags::FUSE_PARALLEL_DIROPS,
             InitFlags::FUSE_ASYNC_DIO,
+            // Without it the kernel asks for an attribute before every write.
+            InitFlags::FUSE_HANDLE_KILLPRIV_V2,
         ];
         for capability in wanted {
             if config.add_capabilities(capability).is_err() {
@@ -153,11 +108,9 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let name = owned(name);
-        self.run(span!("lookup", req, parent), |volume| async move {
-            let result = async { volume.lookup(Ino(parent.0), &name?).await }.await;
-            reply_entry(&volume, reply, result);
-        });
+        let name = parse_name(name);
+        let work = |volume: Arc<Volume>| async move { volume.lookup(Ino(parent.0), &name?).await };
+        self.run_entry(span!("lookup", req, parent), reply, work);
     }
 
     fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
@@ -192,8 +145,9 @@ impl Filesystem for Adapter {
         reply: ReplyAttr,
     ) {
         let change = Change { mode, uid, gid, size, atime: atime.map(time), mtime: mtime.map(time) };
+        let root = req.uid() == 0;
         self.run(span!("setattr", req, ino), |volume| async move {
-            match volume.set_attributes_of(Ino(ino.0), change).await {
+            match volume.set_attributes_of(Ino(ino.0), change, root).await {
                 Ok(stat) => reply.attr(&volume.kernel_ttl(), &file_attr(&stat)),
                 Err(error) => reply.error(errno(&error)),
             }
@@ -203,7 +157,7 @@ impl Filesystem for Adapter {
     fn readlink(&self, req: &Request, ino: INodeNo, reply: ReplyData) {
         self.run(span!("readlink", req, ino), |volume| async move {
             match volume.read_link(Ino(ino.0)).await {
-                Ok(target) => reply.data(target.as_bytes()),
+                Ok(target) => reply.data(name::from_key(&target).as_encoded_bytes()),
                 Err(error) => reply.error(errno(&error)),
             }
         });
@@ -216,51 +170,45 @@ impl Filesystem for Adapter {
         name: &OsStr,
         mode: u32,
         _umask: u32,
-        _rdev: u32,
+        rdev: u32,
         reply: ReplyEntry,
     ) {
-        let (name, caller) = (owned(name), caller(req));
-        self.run(span!("mknod", req, parent), |volume| async move {
-            let result = async {
-                match mode & libc::S_IFMT {
-                    0 | libc::S_IFREG => volume.make_file(Ino(parent.0), &name?, mode, caller).await,
-                    _ => Err(VolumeError::CannotBeKept("a device, FIFO or socket")),
-                }
-            };
-            let result = result.await;
-            reply_entry(&volume, reply, result);
-        });
+        let (name, caller) = (parse_name(name), caller(req));
+        let work = |volume: Arc<Volume>| async move {
+            match mode & libc::S_IFMT {
+                0 | libc::S_IFREG => volume.make_file(Ino(parent.0), &name?, mode, caller).await,
+                _ => volume.make_special(Ino(parent.0), &name?, mode, rdev, caller).await,
+            }
+        };
+        self.run_entry(span!("mknod", req, parent), reply, work);
     }
 
     fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
-        let (name, caller) = (owned(name), caller(req));
-        self.run(span!("mkdir", req, parent), |volume| async move {
-            let result = async { volume.mkdir(Ino(parent.0), &name?, mode, caller).await }.await;
-            reply_entry(&volume, reply, result);
-        });
+        let (name, caller) = (parse_name(name), caller(req));
+        let work = |volume: Arc<Volume>| async move { volume.mkdir(Ino(parent.0), &name?, mode, caller).await };
+        self.run_entry(span!("mkdir", req, parent), reply, work);
     }
 
     fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let name = owned(name);
-        self.run(span!("unlink", req, parent), |volume| async move {
-            reply_empty(reply, async { volume.unlink(Ino(parent.0), &name?).await }.await);
-        });
+        let name = parse_name(name);
+        let work = |volume: Arc<Volume>| async move { volume.unlink(Ino(parent.0), &name?).await };
+        self.run_empty(span!("unlink", req, parent), reply, work);
     }
 
     fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let name = owned(name);
-        self.run(span!("rmdir", req, parent), |volume| async move {
-            reply_empty(reply, async { volume.rmdir(Ino(parent.0), &name?).await }.await);
-        });
+        let name = parse_name(name);
+        let work = |volume: Arc<Volume>| async move { volume.rmdir(Ino(parent.0), &name?).await };
+        self.run_empty(span!("rmdir", req, parent), reply, work);
     }
 
     fn symlink(&self, req: &Request, parent: INodeNo, link_name: &OsStr, target: &Path, reply: ReplyEntry) {
-        let (name, caller) = (owned(link_name), caller(req));
-        let target = target.to_str().ok_or(VolumeError::BadName).map(str::to_owned);
-        self.run(span!("symlink", req, parent), |volume| async move {
-            let result = async { volume.symlink(Ino(parent.0), &name?, &target?, caller).await }.await;
-            reply_entry(&volume, reply, result);
-        });
+        let (name, caller, target) = (parse_name(link_name), caller(req), name::of(target.as_os_str()));
+        let work = |volume: Arc<Volume>| async move { volume.symlink(Ino(parent.0), &name?, &target, caller).await };
+        self.run_entry(span!("symlink", req, parent), reply, work);
+    }
+
+    fn link(&self, _req: &Request, _ino: INodeNo, _parent: INodeNo, _name: &OsStr, reply: ReplyEntry) {
+        reply.error(errno(&VolumeError::CannotBeKept("a second name of one object")));
     }
 
     fn rename(
@@ -273,20 +221,14 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let names = owned(name).and_then(|name| Ok((name, owned(newname)?)));
-        self.run(span!("rename", req, parent), |volume| async move {
-            let result = async {
-                let (name, new_name) = names?;
-                let keep = match flags {
-                    RenameFlags::RENAME_NOREPLACE => true,
-                    flags if flags.is_empty() => false,
-                    _ => return Err(VolumeError::Invalid("rename flags")),
-                };
-                let from = End { parent: Ino(parent.0), name: &name };
-                volume.rename(from, End { parent: Ino(newparent.0), name: &new_name }, keep).await
-            };
-            reply_empty(reply, result.await);
-        });
+        let names = parse_name(name).and_then(|name| Ok((name, parse_name(newname)?)));
+        let work = |volume: Arc<Volume>| async move {
+            let (name, new_name) = names?;
+            let from = End { parent: Ino(parent.0), name: &name };
+            let to = End { parent: Ino(newparent.0), name: &new_name };
+            volume.rename(from, to, convert::replacing(flags)?).await
+        };
+        self.run_empty(span!("rename", req, parent), reply, work);
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
@@ -310,7 +252,7 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let (name, caller, there) = (owned(name), caller(req), IfThere::by_flags(flags));
+        let (name, caller, there) = (parse_name(name), caller(req), IfThere::by_flags(flags));
         self.run(span!("create", req, parent), |volume| async move {
             let result = async { volume.create(Ino(parent.0), &name?, mode, caller, there).await };
             match result.await {
@@ -349,15 +291,16 @@ impl Filesystem for Adapter {
         fh: FileHandle,
         offset: u64,
         data: &[u8],
-        _write_flags: WriteFlags,
+        write_flags: WriteFlags,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
         // The buffer belongs to the thread that reads requests.
         let bytes = data.to_vec();
+        let unprivileged = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         self.run(span!("write", req, ino), |volume| async move {
-            match volume.write(fh.0, offset, &bytes).await {
+            match volume.write(fh.0, offset, &bytes, unprivileged).await {
                 // A request has at most 16 MiB.
                 Ok(()) => reply.written(u32::try_from(bytes.len()).unwrap_or(u32::MAX)),
                 Err(error) => reply.error(errno(&error)),
@@ -366,9 +309,7 @@ impl Filesystem for Adapter {
     }
 
     fn flush(&self, req: &Request, ino: INodeNo, fh: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {
-        self.run(span!("flush", req, ino), |volume| async move {
-            reply_empty(reply, volume.flush(fh.0).await);
-        });
+        self.run_empty(span!("flush", req, ino), reply, |volume| async move { volume.flush(fh.0).await });
     }
 
     fn release(
@@ -381,15 +322,99 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.run(span!("release", req, ino), |volume| async move {
-            reply_empty(reply, volume.release(fh.0).await);
-        });
+        self.run_empty(span!("release", req, ino), reply, |volume| async move { volume.release(fh.0).await });
     }
 
     fn fsync(&self, req: &Request, ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        self.run(span!("fsync", req, ino), |volume| async move {
-            reply_empty(reply, volume.fsync(fh.0).await);
+        self.run_empty(span!("fsync", req, ino), reply, |volume| async move { volume.fsync(fh.0).await });
+    }
+
+    fn fallocate(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        let work = |volume: Arc<Volume>| async move {
+            let range = offset..offset.saturating_add(length);
+            volume.allocate(fh.0, range, Space::by_mode(mode)?).await
+        };
+        self.run_empty(span!("fallocate", req, ino), reply, work);
+    }
+
+    fn lseek(&self, req: &Request, ino: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+        self.run(span!("lseek", req, ino), |volume| async move {
+            match volume.seek(fh.0, offset, whence).await {
+                Ok(offset) => reply.offset(offset),
+                Err(error) => reply.error(errno(&error)),
+            }
         });
+    }
+
+    fn copy_file_range(
+        &self,
+        req: &Request,
+        ino_in: INodeNo,
+        fh_in: FileHandle,
+        offset_in: u64,
+        _ino_out: INodeNo,
+        fh_out: FileHandle,
+        offset_out: u64,
+        length: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        let unprivileged = req.uid() != 0;
+        self.run(span!("copy_file_range", req, ino_in), |volume| async move {
+            let from = Side { handle: fh_in.0, offset: offset_in };
+            let to = Side { handle: fh_out.0, offset: offset_out };
+            match volume.copy_range(from, to, length, unprivileged).await {
+                // At most a GiB.
+                Ok(copied) => reply.written(u32::try_from(copied).unwrap_or(u32::MAX)),
+                Err(error) => reply.error(errno(&error)),
+            }
+        });
+    }
+
+    fn setxattr(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        let (name, value) = (parse_attribute(name).map(str::to_owned), value.to_vec());
+        let work = |volume: Arc<Volume>| async move {
+            volume.set_attribute(Ino(ino.0), &name?, value, SetMode::by_flags(flags)?).await
+        };
+        self.run_empty(span!("setxattr", req, ino), reply, work);
+    }
+
+    fn getxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let name = parse_attribute(name).map(str::to_owned);
+        self.run(span!("getxattr", req, ino), |volume| async move {
+            let value = async { volume.get_attribute(Ino(ino.0), &name?).await };
+            reply_xattr(reply, size, value.await);
+        });
+    }
+
+    fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        self.run(span!("listxattr", req, ino), |volume| async move {
+            reply_xattr(reply, size, volume.list_attributes(Ino(ino.0)).await);
+        });
+    }
+
+    fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let name = parse_attribute(name).map(str::to_owned);
+        let work = |volume: Arc<Volume>| async move { volume.remove_attribute(Ino(ino.0), &name?).await };
+        self.run_empty(span!("removexattr", req, ino), reply, work);
     }
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -405,7 +430,7 @@ impl Filesystem for Adapter {
                 Ok(entries) => {
                     for entry in entries {
                         let kind = kind_of(entry.stat.attr.mode);
-                        if reply.add(INodeNo(entry.stat.ino.0), entry.next, kind, &entry.name) {
+                        if reply.add(INodeNo(entry.stat.ino.0), entry.next, kind, name::from_key(&entry.name)) {
                             break;
                         }
                     }
@@ -429,7 +454,7 @@ impl Filesystem for Adapter {
                 if !dots && volume.entry(entry.stat.ino).is_err() {
                     continue;
                 }
-                if reply.add(attr.ino, entry.next, &entry.name, &NAME_TTL, &attr, GENERATION) {
+                if reply.add(attr.ino, entry.next, name::from_key(&entry.name), &NAME_TTL, &attr, GENERATION) {
                     if !dots {
                         volume.forget(entry.stat.ino, 1);
                     }
@@ -446,9 +471,8 @@ impl Filesystem for Adapter {
     }
 
     fn fsyncdir(&self, req: &Request, ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        self.run(span!("fsyncdir", req, ino), |volume| async move {
-            reply_empty(reply, volume.sync_directory(Ino(ino.0)).await);
-        });
+        let work = |volume: Arc<Volume>| async move { volume.sync_directory(Ino(ino.0)).await };
+        self.run_empty(span!("fsyncdir", req, ino), reply, work);
     }
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {

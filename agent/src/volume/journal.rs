@@ -76,6 +76,17 @@ pub enum Op {
         /// Names this upload.
         write: Uuid,
     },
+    /// Put an empty object for a device, FIFO or socket.
+    Mknod {
+        /// The name.
+        path: String,
+        /// Its attributes.
+        attr: Attr,
+        /// What it replaces.
+        base: Base,
+        /// Names this upload.
+        write: Uuid,
+    },
     /// Delete an object.
     Delete {
         /// The name.
@@ -148,6 +159,7 @@ impl Op {
         match self {
             Self::Put { path, .. }
             | Self::Symlink { path, .. }
+            | Self::Mknod { path, .. }
             | Self::Delete { path, .. }
             | Self::SetAttr { path, .. }
             | Self::Mkdir { path, .. }
@@ -179,6 +191,7 @@ impl Op {
         match self {
             Self::Put { path, base, .. }
             | Self::Symlink { path, base, .. }
+            | Self::Mknod { path, base, .. }
             | Self::Delete { path, base }
             | Self::SetAttr { path, base, .. } => {
                 if path == at {
@@ -197,14 +210,19 @@ impl Op {
         }
     }
 
-    /// Replaces the attributes it will write.
-    pub fn set_attr(&mut self, new: Attr) {
+    /// Whether it writes other headers than the attributes.
+    pub fn has_extra(&self) -> bool {
+        matches!(self, Self::Put { .. } | Self::Rename { .. } | Self::SetAttr { .. })
+    }
+
+    /// Replaces the attributes it will write, and the other headers if it has them and new ones are given.
+    pub fn set_attr(&mut self, new: Attr, new_extra: Option<&Extra>) {
         match self {
-            Self::Put { attr, .. }
-            | Self::Symlink { attr, .. }
-            | Self::Rename { attr, .. }
-            | Self::SetAttr { attr, .. }
-            | Self::Mkdir { attr, .. } => *attr = new,
+            Self::Put { attr, extra, .. } | Self::Rename { attr, extra, .. } | Self::SetAttr { attr, extra, .. } => {
+                *attr = new;
+                new_extra.into_iter().for_each(|new_extra| extra.clone_from(new_extra));
+            }
+            Self::Symlink { attr, .. } | Self::Mknod { attr, .. } | Self::Mkdir { attr, .. } => *attr = new,
             Self::Delete { .. } | Self::RenameDir { .. } | Self::Rmdir { .. } => {}
         }
     }
@@ -240,6 +258,9 @@ pub enum Record {
         seq: Seq,
         /// The new attributes.
         attr: Attr,
+        /// The new other headers, if they have changed too.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        extra: Option<Extra>,
     },
     /// S3 has it, or it is not wanted any more.
     Done {
@@ -285,9 +306,9 @@ fn apply(left: &mut BTreeMap<Seq, Unfinished>, record: Record) {
             supersedes.iter().for_each(|old| drop(left.remove(old)));
             left.insert(seq, Unfinished { op, open: true });
         }
-        Record::Amend { seq, attr } => {
+        Record::Amend { seq, attr, extra } => {
             if let Some(entry) = left.get_mut(&seq) {
-                entry.op.set_attr(attr);
+                entry.op.set_attr(attr, extra.as_ref());
             }
         }
         Record::Done { seq, outcome } => {

@@ -4,20 +4,30 @@
 //! stop write-back; what is not in S3 stays in the journal.
 
 mod background;
+mod helper;
+mod plan;
+mod remount;
+mod s3fs;
 mod session;
+mod units;
 
+pub use self::helper::arguments;
 pub use self::session::{MountedVolume, mount_with};
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 
-use super::attr::Owner;
+use self::plan::Plan;
+use self::units::{parse_size, parse_time};
+use super::attr::{self, Extra, Owner};
 use super::store::retry::{RetryPolicy, Retrying};
-use super::store::s3::{S3Settings, S3Store};
-use super::{Options, control, limits};
+use super::store::s3::{S3_KEYS, S3Store};
+use super::store::{ObjectKey, ObjectStore, StoreError};
+use super::{Close, RootMarker};
+use crate::telemetry;
 
 /// `mount BUCKET[/PREFIX] DIR`.
 #[derive(Debug, Clone, clap::Args)]
@@ -35,6 +45,36 @@ pub struct MountArgs {
     /// Where file data and the journal are kept; one volume at a time.
     #[arg(long)]
     pub cache_dir: Option<PathBuf>,
+    /// Bytes of files kept in the cache directory that S3 has too (4G, 512M).
+    #[arg(long, value_parser = parse_size)]
+    pub cache_size: Option<u64>,
+    /// Bytes written and not in S3 yet at which writers wait.
+    #[arg(long, value_parser = parse_size)]
+    pub dirty_limit: Option<u64>,
+    /// What closing a file waits for: the local disk, or S3.
+    #[arg(long, value_enum)]
+    pub close: Option<Close>,
+    /// How long attributes and names are trusted without asking S3 (1s, 250ms); 0 asks at every open.
+    #[arg(long, value_parser = parse_time)]
+    pub attr_ttl: Option<Duration>,
+    /// Nothing can be changed through this mount.
+    #[arg(long)]
+    pub read_only: bool,
+    /// Stay in the foreground, log to stderr.
+    #[arg(long)]
+    pub foreground: bool,
+    /// Where the log of a mount in the background goes.
+    #[arg(long)]
+    pub log: Option<PathBuf>,
+    /// Options of s3fs and of mount(8), with commas between them; the flags above too, with underscores.
+    #[arg(short = 'o', value_name = "OPTIONS", value_delimiter = ',')]
+    pub options: Vec<String>,
+    /// s3fs's file of keys, [BUCKET:]ACCESS:SECRET a line.
+    #[arg(long)]
+    pub passwd_file: Option<PathBuf>,
+    /// Profile of the AWS configuration files.
+    #[arg(long)]
+    pub profile: Option<String>,
     /// Where the control socket is made.
     #[arg(long)]
     pub control: Option<PathBuf>,
@@ -47,108 +87,124 @@ pub struct MountArgs {
     /// Name of this node in conflict copies.
     #[arg(long)]
     pub node_name: Option<String>,
-    /// Seconds for which attributes and names are trusted without asking S3; 0 asks at every open.
-    #[arg(long, default_value_t = 1.0)]
-    pub attr_ttl: f64,
-    /// Stay in the foreground.
-    #[arg(long)]
-    pub foreground: bool,
-}
-
-/// Mounts. In the foreground it returns after the unmount, otherwise once the mount answers.
-///
-/// SIGTERM and SIGINT drain (for at most [`SIGNAL_DRAIN`]) and unmount. Whatever could not be uploaded by then stays in
-/// the journal for the next mount. Works inside and outside of a runtime: it makes its own, on its own thread.
-pub fn run(args: MountArgs) -> anyhow::Result<()> {
-    if !args.foreground {
-        return background::run(&args);
-    }
-    let work = move || foreground(&args);
-    let thread = std::thread::Builder::new().name("volume".to_owned()).spawn(work)?;
-    thread.join().map_err(|_| anyhow::anyhow!("the volume panicked"))?
+    #[arg(skip)]
+    no_exec: bool,
+    #[arg(skip)]
+    compat_dir: bool,
+    #[arg(skip)]
+    inodes: Option<usize>,
+    #[arg(skip)]
+    root_mode: Option<u32>,
+    #[arg(skip)]
+    log_level: Option<String>,
+    #[arg(skip)]
+    anonymous: bool,
+    #[arg(skip)]
+    requester_pays: bool,
+    #[arg(skip)]
+    storage_class: Option<String>,
+    #[arg(skip)]
+    encryption: Option<String>,
+    #[arg(skip)]
+    acl: Option<String>,
 }
 
 /// How long a signal leaves for uploads.
 pub const SIGNAL_DRAIN: Duration = Duration::from_secs(60);
 
-fn foreground(args: &MountArgs) -> anyhow::Result<()> {
-    let options = options(args)?;
-    let settings = settings(args)?;
+/// Mounts. In the foreground it returns after the unmount, otherwise once the mount answers.
+///
+/// SIGTERM and SIGINT drain (for at most [`SIGNAL_DRAIN`]) and unmount. Whatever could not be uploaded by then stays in
+/// the journal for the next mount. In the background it forks: no thread may have been started before.
+pub fn run(mut args: MountArgs) -> anyhow::Result<()> {
+    if remount::is_asked(&args) {
+        return remount::run(&args);
+    }
+    let told = s3fs::take(&mut args)?;
+    told.iter().for_each(|line| eprintln!("warning: {line}"));
+    let plan = Plan::new(&args)?;
+    if !args.foreground {
+        return background::run(plan);
+    }
+    telemetry::start_at(args.log_level.as_deref());
+    // A thread of its own: the volume's runtime must not be inside another.
+    let work = move || serve(plan, None);
+    let thread = std::thread::Builder::new().name("volume".to_owned()).spawn(work)?;
+    thread.join().map_err(|_| anyhow::anyhow!("the volume panicked"))?
+}
+
+/// Mounts, calls `ready` once the mount answers, and returns after the unmount. Somebody who waits for the mount learns
+/// at once that the bucket is wrong; a node in a cluster goes on trying.
+fn serve(mut plan: Plan, ready: Option<Box<dyn FnOnce() + '_>>) -> anyhow::Result<()> {
     let runtime = session::runtime()?;
-    let store = runtime.block_on(S3Store::connect(settings)).context("setting up the S3 client")?;
+    let (dir, source) = (plan.options.dir.clone(), plan.options.source.clone());
+    let has_prefix = !plan.settings.prefix.is_empty();
+    let store = runtime.block_on(S3Store::connect(plan.settings)).context("setting up the S3 client")?;
+    if ready.is_some() {
+        runtime.block_on(look(&store, &source))?;
+    }
+    if has_prefix {
+        plan.options.root = runtime.block_on(look_at_root(&store, plan.options.owner))?;
+    }
     let store = Arc::new(Retrying::new(store, RetryPolicy::default()));
-    let volume = session::mount_on(runtime, store, options)?;
-    tracing::info!(dir = %args.dir.display(), bucket = args.bucket, "mounted");
+    let volume = session::mount_on(runtime, store, plan.options)?;
+    tracing::info!(dir = %dir.display(), source, "mounted");
+    if let Some(ready) = ready {
+        ready();
+    }
     volume.serve(SIGNAL_DRAIN)
 }
 
-fn settings(args: &MountArgs) -> anyhow::Result<S3Settings> {
-    let (bucket, prefix) = parse_bucket(&args.bucket)?;
-    Ok(S3Settings { bucket, prefix, region: args.region.clone(), endpoint: args.endpoint.clone() })
-}
-
-/// `BUCKET` or `BUCKET/PREFIX` (s3fs's `BUCKET:/PREFIX` too): bucket and prefix, the prefix empty or ending in a slash.
-fn parse_bucket(text: &str) -> anyhow::Result<(String, String)> {
-    let text = text.strip_prefix("s3://").unwrap_or(text);
-    let (bucket, prefix) = text.split_once('/').unwrap_or((text, ""));
-    let bucket = bucket.strip_suffix(':').unwrap_or(bucket);
-    let prefix = prefix.trim_matches('/');
-    if bucket.is_empty() || prefix.contains("//") {
-        bail!("{text:?} is not BUCKET or BUCKET/PREFIX");
+/// The attributes of the root, as s3fs keeps them for `BUCKET:/PREFIX`.
+async fn look_at_root(store: &S3Store, owner: Owner) -> anyhow::Result<RootMarker> {
+    match store.head(&ObjectKey::new("")).await {
+        Ok(info) if info.headers.metadata.contains_key("mode") => {
+            Ok(RootMarker::There(attr::from_object(&info, true, owner), Extra::from(&info.headers)))
+        }
+        Ok(_) | Err(StoreError::NotFound(_)) => Ok(RootMarker::Missing),
+        Err(error) => {
+            tracing::warn!(%error, "the attributes of the root are not known");
+            Ok(RootMarker::Missing)
+        }
     }
-    let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
-    Ok((bucket.to_owned(), prefix))
 }
 
-fn options(args: &MountArgs) -> anyhow::Result<Options> {
-    if !(0.0..=86_400.0).contains(&args.attr_ttl) {
-        bail!("--attr-ttl must be 0 to 86400 seconds, not {}", args.attr_ttl);
+/// An S3 that does not answer is no reason not to mount: what the journal has waits for it.
+async fn look(store: &S3Store, source: &str) -> anyhow::Result<()> {
+    match store.list("", None, None, 1).await {
+        Ok(_) => Ok(()),
+        Err(StoreError::NotFound(_)) => bail!("the bucket of {source} does not exist"),
+        Err(error @ StoreError::Transient(..)) => {
+            tracing::warn!(source, %error, "s3 does not answer yet");
+            Ok(())
+        }
+        Err(error) => Err(error).with_context(|| format!("looking into {source}")),
     }
-    let dir = std::path::absolute(&args.dir).with_context(|| format!("the mount point {}", args.dir.display()))?;
-    let cache_dir = args.cache_dir.clone().unwrap_or_else(|| default_cache(args));
-    Ok(Options {
-        source: format!("ec2mpi:{}", args.bucket),
-        control: args.control.clone().unwrap_or_else(|| control::default_socket(&dir)),
-        dir,
-        cache_dir,
-        owner: Owner {
-            uid: args.uid.unwrap_or_else(|| nix::unistd::geteuid().as_raw()),
-            gid: args.gid.unwrap_or_else(|| nix::unistd::getegid().as_raw()),
-        },
-        node_name: args.node_name.clone().unwrap_or_else(host_name),
-        attr_ttl: Duration::from_secs_f64(args.attr_ttl),
-        bounds: limits::Bounds::default(),
-    })
-}
-
-/// One directory a bucket and mount point.
-fn default_cache(args: &MountArgs) -> PathBuf {
-    use sha2::{Digest, Sha256};
-    let digest = Sha256::digest(format!("{}\0{}", args.bucket, args.dir.display()));
-    Path::new("/var/cache/ec2mpi").join(hex::encode(&digest[..8]))
-}
-
-fn host_name() -> String {
-    nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_else(|| "node".to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Parsed {
+        #[command(flatten)]
+        args: MountArgs,
+    }
+
+    /// The arguments of `mount ARGUMENTS bucket /dir`.
+    pub(super) fn parsed(arguments: &[&str]) -> MountArgs {
+        Parsed::parse_from(["mount"].iter().chain(arguments).chain(&["bucket", "/dir"])).args
+    }
 
     #[test]
-    fn buckets_and_prefixes() {
-        let table = [
-            ("b", ("b", "")),
-            ("b/", ("b", "")),
-            ("b/p", ("b", "p/")),
-            ("b/p/q/", ("b", "p/q/")),
-            ("s3://b/p", ("b", "p/")),
-            ("b:/p", ("b", "p/")),
-        ];
-        for (text, (bucket, prefix)) in table {
-            assert_eq!(parse_bucket(text).unwrap(), (bucket.to_owned(), prefix.to_owned()), "{text}");
-        }
-        assert!(parse_bucket("").is_err() && parse_bucket("/p").is_err() && parse_bucket("b/p//q").is_err());
+    fn sizes_times_and_choices_are_parsed() {
+        let args =
+            parsed(&["--cache-size", "1G", "--dirty-limit=64M", "--close=s3", "--attr-ttl", "250ms", "-o", "a,b"]);
+        assert_eq!((args.cache_size, args.dirty_limit), (Some(1 << 30), Some(64 << 20)));
+        assert_eq!((args.close, args.attr_ttl), (Some(Close::S3), Some(Duration::from_millis(250))));
+        assert_eq!(args.options, ["a", "b"]);
+        assert!(Parsed::try_parse_from(["mount", "--cache-size", "lots", "b", "/d"]).is_err());
     }
 }

@@ -4,11 +4,14 @@
 //! step under the tree's lock, checking again what may have changed meanwhile.
 
 pub(crate) mod attributes;
+pub(crate) mod copy;
 pub(crate) mod data;
 pub(crate) mod directory;
 pub(crate) mod namespace;
 pub(crate) mod rename;
 pub(crate) mod seal;
+pub(crate) mod space;
+pub(crate) mod xattr;
 
 use std::ffi::OsStr;
 use std::time::Duration;
@@ -16,6 +19,7 @@ use std::time::Duration;
 use super::Volume;
 use super::attr::{Attr, Owner};
 use super::error::{Result, VolumeError};
+use super::name;
 use super::tree::{Dir, Ino, Kind, Node, Place, Tree, join};
 
 const MAX_NAME_BYTES: usize = 255;
@@ -38,11 +42,11 @@ pub(crate) struct Caller {
 }
 
 /// A file name as S3 can hold it.
-pub(crate) fn parse_name(name: &OsStr) -> Result<&str> {
+pub(crate) fn parse_name(name: &OsStr) -> Result<String> {
     if name.len() > MAX_NAME_BYTES {
         return Err(VolumeError::NameTooLong);
     }
-    let name = name.to_str().ok_or(VolumeError::BadName)?;
+    let name = name::of(name);
     if name.starts_with(".fuse_hidden") {
         return Err(VolumeError::Invalid("names of s3fs's deleted files"));
     }
@@ -73,11 +77,10 @@ fn attr_ttl(volume: &Volume) -> Duration {
 }
 
 fn stat_of(ino: Ino, node: &Node) -> Stat {
-    let directory = node.is_dir();
-    let links = match node.place {
-        Place::Gone => 0,
-        Place::Root | Place::At { .. } | Place::Replaced { .. } if directory => 2,
-        Place::Root | Place::At { .. } | Place::Replaced { .. } => 1,
+    let links = match (&node.place, &node.kind) {
+        (Place::Gone, _) => 0,
+        (Place::Root | Place::At { .. } | Place::Replaced { .. }, Kind::Dir(dir)) => 2 + dir.subdirectories,
+        (Place::Root | Place::At { .. } | Place::Replaced { .. }, _) => 1,
     };
     let size = match &node.kind {
         Kind::Dir(_) => 4096,

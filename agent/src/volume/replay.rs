@@ -4,11 +4,12 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::Volume;
-use super::attr::{self, Attr, Time};
+use super::attr::{self, Attr, Extra, Time};
 use super::cache::DataId;
 use super::content::Content;
 use super::error::Result;
 use super::journal::{Base, Op, Seq, Unfinished};
+use super::name;
 use super::tree::{Child, Dir, Ino, Kind, Node, Opaque, Place, Remote, Tree};
 use super::writeback::Tag;
 
@@ -30,7 +31,7 @@ impl Volume {
 
     fn replay_one(&self, tree: &mut Tree, seq: Seq, op: &Op) -> Result<Tag> {
         match op {
-            Op::Put { path, data, attr, base, .. } => {
+            Op::Put { path, data, attr, extra, base, .. } => {
                 let data = match self.cache.reopen(*data) {
                     Ok(data) => data,
                     Err(error) => {
@@ -40,30 +41,35 @@ impl Volume {
                 };
                 let size = data.file.metadata()?.len();
                 let kind = Kind::File(Content::local(data.clone(), size, Some(seq), None));
-                let tag = self.replay_node(tree, seq, path, node(*attr, kind, size, base))?;
+                let node = Node { extra: extra.clone(), ..node(*attr, kind, size, base) };
+                let tag = self.replay_node(tree, seq, path, node)?;
                 Ok(Tag { data: Some(data), bytes: size, ..tag })
             }
             Op::Symlink { path, target, attr, base, .. } => {
                 let kind = Kind::Symlink(Some(target.clone()));
-                self.replay_node(tree, seq, path, node(*attr, kind, target.len() as u64, base))
+                self.replay_node(tree, seq, path, node(*attr, kind, name::length(target) as u64, base))
+            }
+            Op::Mknod { path, attr, base, .. } => {
+                self.replay_node(tree, seq, path, node(*attr, Kind::Special, 0, base))
             }
             Op::Delete { path, .. } | Op::Rmdir { path } => {
                 let (parent, name) = self.parent_of_path(tree, path)?;
                 remove(tree, seq, parent, &name)?;
                 Ok(tag(None, vec![(parent, name)]))
             }
-            Op::Rename { from, to, source, size, attr, .. } => {
-                let known = self.moved_node(from, source, *size, *attr);
+            Op::Rename { from, to, source, size, attr, extra, .. } => {
+                let known = Node { extra: extra.clone(), ..self.moved_node(from, source, *size, *attr) };
                 self.replay_move(tree, seq, from, to, known)
             }
             Op::RenameDir { from, to } => {
                 let tag = self.replay_move(tree, seq, from, to, directory(self, Attr::new(0, 0, 0)))?;
                 self.mark_moved(tree, seq, from, tag)
             }
-            Op::SetAttr { path, directory: true, attr, .. } | Op::Mkdir { path, attr, .. } => {
-                self.replay_directory(tree, seq, path, *attr, matches!(op, Op::Mkdir { .. }))
+            Op::SetAttr { path, directory: true, attr, extra, .. } => {
+                self.replay_directory(tree, seq, path, *attr, Some(extra))
             }
-            Op::SetAttr { path, base, size, attr, .. } => {
+            Op::Mkdir { path, attr, .. } => self.replay_directory(tree, seq, path, *attr, None),
+            Op::SetAttr { path, base, size, attr, extra, .. } => {
                 let (parent, name) = self.parent_of_path(tree, path)?;
                 let ino = match tree.child(parent, &name) {
                     Some(ino) => ino,
@@ -71,6 +77,7 @@ impl Volume {
                 };
                 let node = tree.get_mut(ino)?;
                 node.attr = *attr;
+                node.extra = extra.clone();
                 node.pending = Some(seq);
                 Ok(tag(Some(ino), vec![(parent, name)]))
             }
@@ -85,14 +92,26 @@ impl Volume {
         Ok(tag(Some(ino), vec![(parent, name)]))
     }
 
-    fn replay_directory(&self, tree: &mut Tree, seq: Seq, path: &str, attr: Attr, made: bool) -> Result<Tag> {
+    /// `extra`: the other headers of a directory that was there before; one that was made has none.
+    fn replay_directory(
+        &self,
+        tree: &mut Tree,
+        seq: Seq,
+        path: &str,
+        attr: Attr,
+        extra: Option<&Extra>,
+    ) -> Result<Tag> {
         let ino = self.directory_at(tree, path)?;
         let node = tree.get_mut(ino)?;
         node.attr = attr;
         node.pending = Some(seq);
         node.dir_mut()?.marker = true;
-        if made {
-            node.dir_mut()?.opaque = Some(Opaque::UntilDone(seq));
+        match extra {
+            Some(extra) => node.extra = extra.clone(),
+            None => node.dir_mut()?.opaque = Some(Opaque::UntilDone(seq)),
+        }
+        if path.is_empty() {
+            return Ok(tag(Some(ino), Vec::new()));
         }
         let (parent, name) = self.parent_of_path(tree, path)?;
         Ok(tag(Some(ino), vec![(parent, name)]))
@@ -126,13 +145,13 @@ impl Volume {
     fn moved_node(&self, path: &str, version: &Base, size: u64, attr: Attr) -> Node {
         let kind = match attr.kind() {
             libc::S_IFLNK => Kind::Symlink(None),
+            libc::S_IFCHR | libc::S_IFBLK | libc::S_IFIFO | libc::S_IFSOCK => Kind::Special,
             _ => Kind::File(Content::remote(size)),
         };
         let mut node = node(attr, kind, size, version);
         if let Base::Version(etag) = version {
-            let extra = attr::Extra::default();
             let (path, etag) = (path.to_owned(), etag.clone());
-            node.remote = Some(Remote { path, etag, size, last_modified: None, extra, racy: true });
+            node.remote = Some(Remote { path, etag, size, last_modified: None, racy: true });
         }
         node
     }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use self::node::Changed;
 pub(crate) use self::node::{Child, Dir, Kind, Listed, Node, Opaque, Place, Remote};
-use super::attr::Attr;
+use super::attr::{Attr, Extra};
 use super::error::{Result, VolumeError};
 use super::journal::Seq;
 
@@ -101,9 +101,10 @@ pub(crate) struct Tree {
 
 impl Tree {
     /// A tree of a root alone. `ttl`: how long an answer of S3 is trusted.
-    pub(crate) fn new(root: Attr, ttl: Duration) -> Self {
+    pub(crate) fn new(attr: Attr, extra: Extra, ttl: Duration) -> Self {
         let dir = Dir { marker: true, ..Dir::default() };
-        let nodes = HashMap::from([(Ino::ROOT, Node::new(root, Kind::Dir(dir), Place::Root))]);
+        let root = Node { extra, ..Node::new(attr, Kind::Dir(dir), Place::Root) };
+        let nodes = HashMap::from([(Ino::ROOT, root)]);
         Self { nodes, next: Ino::ROOT.0 + 1, clock: 0, epoch: 0, ttl, outstanding: HashMap::new() }
     }
 
@@ -281,7 +282,9 @@ impl Tree {
     pub(crate) fn insert(&mut self, parent: Ino, name: &str, mut node: Node) -> Result<Ino> {
         let ino = Ino(self.next);
         node.place = Place::At { parent, name: name.to_owned() };
-        self.get_mut(parent)?.dir_mut()?.children.insert(name.to_owned(), Child::Node(ino));
+        let dir = self.get_mut(parent)?.dir_mut()?;
+        dir.children.insert(name.to_owned(), Child::Node(ino));
+        dir.subdirectories += u32::from(node.is_dir());
         self.next += 1;
         self.nodes.insert(ino, node);
         Ok(ino)
@@ -298,7 +301,9 @@ impl Tree {
     /// Takes the inode off its name; what is left there is `rest`.
     pub(crate) fn detach(&mut self, ino: Ino, place: Place, rest: Option<Child>) {
         let Some(Place::At { parent, name }) = self.nodes.get(&ino).map(|node| node.place.clone()) else { return };
+        let is_dir = self.nodes.get(&ino).is_some_and(Node::is_dir);
         if let Ok(dir) = self.get_mut(parent).and_then(Node::dir_mut) {
+            dir.subdirectories = dir.subdirectories.saturating_sub(u32::from(is_dir));
             match rest {
                 Some(child) => dir.children.insert(name, child),
                 None => dir.children.remove(&name),
@@ -312,7 +317,10 @@ impl Tree {
 
     /// Gives the inode another name.
     pub(crate) fn reattach(&mut self, ino: Ino, parent: Ino, name: &str) -> Result<()> {
-        self.get_mut(parent)?.dir_mut()?.children.insert(name.to_owned(), Child::Node(ino));
+        let is_dir = self.get(ino)?.is_dir();
+        let dir = self.get_mut(parent)?.dir_mut()?;
+        dir.children.insert(name.to_owned(), Child::Node(ino));
+        dir.subdirectories += u32::from(is_dir);
         self.get_mut(ino)?.place = Place::At { parent, name: name.to_owned() };
         Ok(())
     }

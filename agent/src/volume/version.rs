@@ -8,13 +8,17 @@ pub(crate) mod conflict;
 use std::collections::BTreeMap;
 
 use super::Volume;
+use super::attr;
 use super::error::{Result, VolumeError};
+use super::name;
 use super::store::{ObjectInfo, ObjectKey, Page, StoreError};
 use super::tree::adopt::Found;
 use super::tree::{Hint, Ino, Known, Listed, Place, Question, Remembered};
 
 /// S3's limit.
 const PAGE: u16 = 1000;
+/// What Hadoop puts behind the name of an empty directory.
+const FOLDER: &str = "_$folder$";
 
 /// "There is none" as a value.
 pub(crate) fn optional<T>(result: Result<T>) -> Result<Option<T>> {
@@ -22,6 +26,20 @@ pub(crate) fn optional<T>(result: Result<T>) -> Result<Option<T>> {
         Ok(value) => Ok(Some(value)),
         Err(VolumeError::Store(StoreError::NotFound(_))) => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+/// The key of Hadoop's marker of a directory.
+pub(crate) fn folder_key(path: &str) -> String {
+    format!("{path}{FOLDER}")
+}
+
+/// An object under a bare name.
+fn found(path: &str, info: ObjectInfo) -> Found {
+    if attr::is_directory(&info) {
+        Found::Dir { marker: Some(info) }
+    } else {
+        Found::File { path: path.to_owned(), info }
     }
 }
 
@@ -76,17 +94,27 @@ impl Volume {
     }
 
     async fn ask_path(&self, path: &str, hint: Hint) -> Result<Option<Found>> {
-        if hint == Hint::File {
-            if let Some(info) = self.head(path).await? {
-                return Ok(Some(Found::File { path: path.to_owned(), info }));
-            }
-            return self.ask_directory(path).await;
+        if hint == Hint::File
+            && let Some(info) = self.head(path).await?
+        {
+            return Ok(Some(found(path, info)));
         }
         let (file, directory) = tokio::join!(self.head(path), self.ask_directory(path));
-        if let Some(directory) = directory? {
-            return Ok(Some(directory));
+        match (directory?, file?) {
+            // A marker of another form tells more than that there are keys below.
+            (Some(Found::Dir { marker: None }), Some(info)) if attr::is_directory(&info) => Ok(Some(found(path, info))),
+            (Some(directory), _) => Ok(Some(directory)),
+            (None, Some(info)) => Ok(Some(found(path, info))),
+            (None, None) => self.ask_folder(path).await,
         }
-        Ok(file?.map(|info| Found::File { path: path.to_owned(), info }))
+    }
+
+    /// Hadoop's form of an empty directory.
+    async fn ask_folder(&self, path: &str) -> Result<Option<Found>> {
+        if !self.options.compat_dir {
+            return Ok(None);
+        }
+        Ok(self.head(&folder_key(path)).await?.map(|info| Found::Dir { marker: Some(info) }))
     }
 
     /// A directory is there when any key is below it; the marker, when it exists, comes first.
@@ -151,7 +179,7 @@ impl Volume {
         let mut token = None;
         loop {
             let page = self.breaker.patiently(|| self.store.list(&prefix, Some('/'), token.as_deref(), PAGE)).await?;
-            collect(&page, &prefix, entries);
+            collect(&page, &prefix, self.options.compat_dir, entries);
             match page.next {
                 Some(next) => token = Some(next),
                 None => return Ok(()),
@@ -161,9 +189,14 @@ impl Volume {
 }
 
 /// The names in a page. A directory hides a file of the same name; names that no path can have are left out.
-fn collect(page: &Page, prefix: &str, entries: &mut BTreeMap<String, Listed>) {
+/// `compat`: Hadoop's markers are directories.
+fn collect(page: &Page, prefix: &str, compat: bool, entries: &mut BTreeMap<String, Listed>) {
     for object in &page.objects {
         let Some(name) = object.key.as_str().strip_prefix(prefix).filter(|name| is_name(name)) else { continue };
+        if let Some(folder) = name.strip_suffix(FOLDER).filter(|folder| compat && is_name(folder)) {
+            entries.insert(folder.to_owned(), Listed::Dir);
+            continue;
+        }
         let listed = Listed::File { etag: object.etag.clone(), size: object.size, last_modified: object.last_modified };
         entries.insert(name.to_owned(), listed);
     }
@@ -176,7 +209,8 @@ fn collect(page: &Page, prefix: &str, entries: &mut BTreeMap<String, Listed>) {
 }
 
 /// s3fs leaves files that were deleted while open under a name of its own; they are not shown.
-fn is_name(name: &str) -> bool {
-    let legal = !name.is_empty() && name != "." && name != ".." && name.len() <= 255 && !name.contains(['/', '\0']);
-    legal && !name.starts_with(".fuse_hidden")
+fn is_name(text: &str) -> bool {
+    let legal =
+        !text.is_empty() && text != "." && text != ".." && name::length(text) <= 255 && !text.contains(['/', '\0']);
+    legal && !text.starts_with(".fuse_hidden")
 }

@@ -5,6 +5,7 @@
 //! goes to lost+found, the file reports it at the next fsync or close, and status shows it.
 
 mod finish;
+mod forms;
 mod object;
 pub(crate) mod pending;
 mod put;
@@ -15,16 +16,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use rand::Rng;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use uuid::Uuid;
 
 use self::finish::Performed;
 use self::pending::Pending;
 use super::Volume;
+use super::attr::{Attr, Extra};
 use super::cache::DataFile;
 use super::error::{Result, VolumeError};
 use super::journal::{Base, Op, Position, Record, Seq};
+use super::name;
 use super::store::StoreError;
 use super::tree::{Ino, Tree};
 
@@ -110,6 +115,11 @@ impl Queue {
         self.table.lock().pending.iter().count()
     }
 
+    /// Operations that S3 is being asked for.
+    pub(crate) fn running(&self) -> usize {
+        self.table.lock().pending.running()
+    }
+
     /// Whether an operation on `path` is not done.
     pub(crate) fn has(&self, path: &str) -> bool {
         self.table.lock().pending.has(path)
@@ -165,6 +175,14 @@ impl Volume {
         Ok(seq)
     }
 
+    /// The id of the upload that an `Open` would become.
+    pub(crate) fn open_write(&self, open: Seq) -> Option<Uuid> {
+        match self.queue.table.lock().open.get(&open)? {
+            Op::Put { write, .. } => Some(*write),
+            _ => None,
+        }
+    }
+
     /// Notes that a file that was being written is not wanted any more.
     pub(crate) fn drop_open(&self, open: Seq) -> Result<()> {
         let mut table = self.queue.table.lock();
@@ -174,15 +192,16 @@ impl Volume {
         Ok(())
     }
 
-    /// Changes the attributes that a queued upload or an open file's record will write. False when it is too late.
-    pub(crate) fn amend(&self, seq: Seq, attr: super::attr::Attr) -> Result<Option<Position>> {
+    /// Changes the attributes, and the other headers if there are any, that a queued operation or an open file's record
+    /// will write. None when it is too late, or the operation does not write them.
+    pub(crate) fn amend(&self, seq: Seq, attr: Attr, extra: Option<&Extra>) -> Result<Option<Position>> {
         let mut table = self.queue.table.lock();
         if let Some(op) = table.open.get_mut(&seq) {
-            op.set_attr(attr);
-        } else if !table.pending.amend(seq, attr) {
+            op.set_attr(attr, extra);
+        } else if !table.pending.amend(seq, attr, extra) {
             return Ok(None);
         }
-        Ok(Some(self.journal.append(&Record::Amend { seq, attr })?))
+        Ok(Some(self.journal.append(&Record::Amend { seq, attr, extra: extra.cloned() })?))
     }
 
     /// Puts an operation that an earlier process left into the queue again. Only before the mount.
@@ -274,8 +293,12 @@ impl Volume {
                 self.put_file(&put::Upload { path, attr, extra, base, write: *write, source }).await
             }
             Op::Symlink { path, target, attr, base, write } => {
-                let source = put::Source::Target(target);
-                let extra = &super::attr::Extra::default();
+                let source = put::Source::Inline(name::from_key(target).into_encoded_bytes().into());
+                let extra = &Extra::default();
+                self.put_file(&put::Upload { path, attr, extra, base, write: *write, source }).await
+            }
+            Op::Mknod { path, attr, base, write } => {
+                let (source, extra) = (put::Source::Inline(Bytes::new()), &Extra::default());
                 self.put_file(&put::Upload { path, attr, extra, base, write: *write, source }).await
             }
             Op::Delete { path, base } => self.delete_object(path, base).await,

@@ -143,3 +143,15 @@ pub(crate) fn pattern(length: usize, seed: u8) -> Vec<u8> {
     };
     (0..length).map(|_| next()).collect()
 }
+
+/// A program that `make setup` has installed for the tests.
+pub(crate) fn tool(name: &str) -> PathBuf {
+    let path = ec2mpi_tests::place::executables().join("../tools/bin").join(name);
+    assert!(path.exists(), "{} is missing: run `make setup`", path.display());
+    path
+}
+
+/// Whether the long forms of the tests are wanted (`make soak`).
+pub(crate) fn soak() -> bool {
+    std::env::var_os("EC2MPI_SOAK").is_some_and(|value| value == "1")
+}

@@ -45,6 +45,50 @@ fn implicit_directories_are_directories() {
 }
 
 #[test]
+fn directories_in_all_four_forms() {
+    use ec2mpi_agent::volume::store::Headers;
+    let lab = Lab::new();
+    let put = |key: &str, content_type: &str, mode: Option<u32>| {
+        let metadata = mode.map(|mode| ("mode".to_owned(), mode.to_string())).into_iter().collect();
+        let headers = Headers { content_type: Some(content_type.to_owned()), metadata, ..Headers::default() };
+        lab.store.insert(key, Vec::new(), headers);
+    };
+    put("marker/", "application/x-directory", Some(0o040_711));
+    for name in ["bare", "bare-full", "bare-moved"] {
+        put(name, "httpd/unix-directory", Some(0o711));
+    }
+    for name in ["hadoop", "hadoop-moved"] {
+        put(&format!("{name}_$folder$"), "binary/octet-stream", None);
+    }
+    lab.insert("bare-full/x", b"x");
+    lab.insert("implicit/x", b"x");
+    let mut options = lab.options("a");
+    options.compat_dir = true;
+    let mount = lab.mount_options(options);
+    let all = ["bare", "bare-full", "bare-moved", "hadoop", "hadoop-moved", "implicit", "marker"];
+    assert!(mount.path("hadoop").is_dir(), "without a listing");
+    assert_eq!(mount.names(""), all);
+    for name in all {
+        let mode = mount.path(name).metadata().unwrap().mode();
+        let expected = if name.starts_with("hadoop") || name == "implicit" { 0o040_750 } else { 0o040_711 };
+        assert_eq!(mode, expected, "{name}");
+    }
+    assert_eq!((mount.names("bare-full"), mount.names("bare").len()), (vec!["x".to_owned()], 0));
+    fs::remove_dir(mount.path("bare")).unwrap();
+    fs::remove_dir(mount.path("hadoop")).unwrap();
+    for name in ["bare", "hadoop"] {
+        fs::rename(mount.path(&format!("{name}-moved")), mount.path(&format!("{name}-there"))).unwrap();
+    }
+    fs::set_permissions(mount.path("bare-full"), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    mount.drain();
+    let expected = ["bare-full/", "bare-full/x", "bare-there/", "hadoop-there/", "implicit/x", "marker/"];
+    assert_eq!(lab.store.keys(), expected, "what changed has our form, and only that");
+    mount.epoch();
+    assert_eq!(mount.names(""), ["bare-full", "bare-there", "hadoop-there", "implicit", "marker"]);
+    assert_eq!(lab.elsewhere().path("bare-there").metadata().unwrap().mode(), 0o040_711);
+}
+
+#[test]
 fn two_thousand_entries() {
     let lab = Lab::new();
     for index in 0..2000 {

@@ -217,6 +217,11 @@ fn foreign_headers_survive_a_change_of_mode() {
     assert_eq!(now.metadata["mode"], (libc::S_IFREG | 0o600).to_string());
     assert_eq!(now.foreign["cache-control"], "no-store");
     assert_eq!(now.content_type.as_deref(), Some("text/x-mine"));
+    std::fs::rename(mount.path("f"), mount.path("g")).unwrap();
+    std::fs::OpenOptions::new().append(true).open(mount.path("g")).unwrap().write_all(b"2").unwrap();
+    mount.drain();
+    let now = lab.store.object("g").unwrap().0.headers;
+    assert_eq!((now.metadata["colour"].as_str(), now.foreign["cache-control"].as_str()), ("blue", "no-store"));
 }
 
 #[test]
@@ -242,17 +247,51 @@ fn what_s3_cannot_hold_is_refused_cleanly() {
     let mount = lab.mount();
     mount.write("f", b"1");
     assert_eq!(errno(std::fs::hard_link(mount.path("f"), mount.path("g"))), libc::EPERM);
-    let fifo = std::ffi::CString::new(mount.path("fifo").to_str().unwrap()).unwrap();
-    // SAFETY: a valid C string.
-    assert_eq!(unsafe { libc::mkfifo(fifo.as_ptr(), 0o644) }, -1);
-    assert_eq!(std::io::Error::last_os_error().raw_os_error(), Some(libc::EPERM));
-    let bad = std::os::unix::ffi::OsStringExt::from_vec(b"\xff\xfe".to_vec());
-    let bad: std::ffi::OsString = bad;
-    assert_eq!(errno(File::create(mount.root.join(bad))), libc::EILSEQ);
     assert_eq!(errno(File::create(mount.path(&"n".repeat(256)))), libc::ENAMETOOLONG);
     mount.write(&"n".repeat(255), b"");
     let space = nix::sys::statvfs::statvfs(&mount.root).unwrap();
     assert!(space.blocks_available() > 1 << 20 && space.name_max() == 255);
+}
+
+#[test]
+fn direct_files_skip_the_page_cache() {
+    let lab = Lab::new();
+    let mount = lab.mount();
+    let mut options = OpenOptions::new();
+    let file = options.read(true).write(true).create(true).custom_flags(libc::O_DIRECT).open(mount.path("d")).unwrap();
+    let layout = std::alloc::Layout::from_size_align(8192, 4096).unwrap();
+    // SAFETY: a layout of some size, and the memory is freed below with the same.
+    let memory = unsafe { std::alloc::alloc_zeroed(layout) };
+    assert!(!memory.is_null());
+    // SAFETY: 8,192 bytes that nobody else has.
+    let block = unsafe { std::slice::from_raw_parts_mut(memory, 8192) };
+    block.copy_from_slice(&pattern(8192, 5));
+    file.write_all_at(block, 4096).unwrap();
+    block.fill(0);
+    file.read_exact_at(block, 4096).unwrap();
+    assert!(block == pattern(8192, 5));
+    drop(file);
+    // SAFETY: allocated above.
+    unsafe { std::alloc::dealloc(memory, layout) };
+    mount.drain();
+    assert!(lab.body("d") == [vec![0; 4096], pattern(8192, 5)].concat());
+}
+
+#[test]
+fn closing_waits_for_s3_when_told_so() {
+    let lab = Lab::new();
+    let mut options = lab.options("a");
+    options.close = ec2mpi_agent::volume::Close::S3;
+    let mount = lab.mount_options(options);
+    lab.store.set_latency(Duration::from_millis(100));
+    mount.write("f", b"there when close returns");
+    assert_eq!(lab.body("f"), b"there when close returns");
+    lab.store.set_latency(Duration::ZERO);
+    let refused = ec2mpi_agent::volume::store::StoreError::Refused("f".into(), "EntityTooLarge (injected)".into());
+    lab.store.fail_next_with(ec2mpi_agent::volume::store::memory::Operation::Put, 1, refused);
+    let mut file = File::create(mount.path("g")).unwrap();
+    file.write_all(b"never there").unwrap();
+    assert_eq!(nix::unistd::close(file), Err(nix::Error::EIO));
 }
 
 #[test]

@@ -7,7 +7,8 @@
 //!   the object. Nothing is forced to disk: a machine that loses power may lose the last changes;
 //! - any legal key works: keys are data in the log, never file names;
 //! - a GET that has begun gives the bytes of one version, whatever is written meanwhile;
-//! - memory holds the index, never a body.
+//! - memory holds the index, never a body;
+//! - a full disk refuses what needs room (507 `InsufficientStorage`) and takes deletions: the log sets room aside.
 //!
 //! Not here: versions, tags, ACLs, lifecycle, encryption (what is asked for is echoed), browser forms.
 
@@ -25,8 +26,11 @@ mod multipart;
 mod object;
 mod read;
 mod receive;
+mod reply;
 mod server;
 mod store;
+#[cfg(test)]
+mod tests;
 
 pub use server::serve;
 
@@ -34,11 +38,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use s3s::service::{S3Service, S3ServiceBuilder};
+use s3s::service::S3ServiceBuilder;
 use s3s::validation::{AwsNameValidation, NameValidation};
 
 use self::index::Record;
+use self::reply::Completed;
 use self::store::Store;
+use crate::faults::Faults;
 
 /// The region of the local cloud.
 const REGION: &str = "local-1";
@@ -84,7 +90,8 @@ pub enum BucketError {
 #[derive(Debug, Clone)]
 pub struct BucketService {
     store: Arc<Store>,
-    protocol: S3Service,
+    protocol: Completed,
+    faults: Option<Arc<Faults>>,
 }
 
 /// Opens the directory (made when absent) as the last process left it, however that ended. No other process may have
@@ -99,10 +106,16 @@ pub fn open(directory: &Path, keys: Arc<dyn KeySource>) -> Result<BucketService,
     let mut builder = S3ServiceBuilder::new(api::Api(Arc::clone(&store)));
     builder.set_auth(keys.clone());
     builder.set_access(keys);
-    Ok(BucketService { store, protocol: builder.build() })
+    Ok(BucketService { store, protocol: Completed(builder.build()), faults: None })
 }
 
 impl BucketService {
+    /// The same, with faults on request.
+    pub(crate) fn with_faults(mut self, faults: Arc<Faults>) -> Self {
+        self.faults = Some(faults);
+        self
+    }
+
     /// Makes a bucket unless it exists.
     ///
     /// # Errors

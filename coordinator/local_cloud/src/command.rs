@@ -1,5 +1,6 @@
 //! `ec2mpi cloud ...`: the command line of the local cloud.
 
+mod fault;
 mod start;
 mod status;
 mod stop;
@@ -35,6 +36,11 @@ enum CloudCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Have things go wrong: too few machines, lost answers, machines that die, S3 that is away ...
+    Fault {
+        #[command(subcommand)]
+        command: fault::FaultCommand,
+    },
     /// End the cloud: terminate its instances, remove its network; its buckets are kept.
     Stop {
         /// Remove everything in its directory, the data of its buckets too.
@@ -62,6 +68,7 @@ pub fn run(args: CloudArgs, cloud_dir: &Path) -> anyhow::Result<ExitCode> {
         CloudCommand::Start(options) => start::run(cloud_dir, &options),
         CloudCommand::Serve(options) => serve::run(cloud_dir, &options).map(|()| ExitCode::SUCCESS),
         CloudCommand::Status { json } => status::run(cloud_dir, json),
+        CloudCommand::Fault { command } => fault::run(cloud_dir, command),
         CloudCommand::Stop { purge } => stop::run(cloud_dir, purge),
         CloudCommand::Machine { dir } => keeper::run(&MachineDir::new(dir)),
         CloudCommand::MachineInit { dir } => init::run(&MachineDir::new(dir)),

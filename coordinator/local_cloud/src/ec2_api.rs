@@ -24,14 +24,19 @@ mod testing;
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Body;
-use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use futures::future::BoxFuture;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::service::Service;
 use jiff::Timestamp;
+use tokio::net::TcpListener;
 
+use crate::faults::{Ec2Failure, Effect};
 use crate::fleet::{Fleet, Machines};
+use crate::http_server::{self, Answers};
 use crate::keys::Keys;
 pub(crate) use answer::dns_name;
 use error::ApiError;
@@ -50,28 +55,73 @@ pub(crate) struct Api {
     pub(crate) slots: u32,
 }
 
-/// Serves the API on every path.
-pub(crate) fn router(api: Arc<Api>) -> Router {
-    Router::new().fallback(handle).with_state(api)
+/// Serves the API on every path until `shutdown` is done.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    api: Arc<Api>,
+    shutdown: impl Future<Output = ()> + Send,
+) -> std::io::Result<()> {
+    http_server::serve(listener, Edge(api), shutdown).await
 }
 
-async fn handle(State(api): State<Arc<Api>>, request: Request<Body>) -> Response {
+#[derive(Debug, Clone)]
+struct Edge(Arc<Api>);
+
+impl Service<Request<Incoming>> for Edge {
+    type Response = Response;
+    type Error = Unanswered;
+    type Future = BoxFuture<'static, Result<Response, Unanswered>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        Box::pin(handle(Arc::clone(&self.0), request.map(Body::new)))
+    }
+}
+
+impl Answers for Edge {
+    type Out = Body;
+}
+
+/// The request was done, and a fault wants nobody to hear of it.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer is lost by a fault")]
+struct Unanswered;
+
+async fn handle(api: Arc<Api>, request: Request<Body>) -> Result<Response, Unanswered> {
     let request_id = uuid::Uuid::new_v4().to_string();
     let (status, body) = match respond(api, request, &request_id).await {
-        Ok(body) => (StatusCode::OK, body),
+        Ok(Some(body)) => (StatusCode::OK, body),
+        Ok(None) => return Err(Unanswered),
         Err(error) => (error.status(), error.to_xml(&request_id)),
     };
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/xml;charset=UTF-8"));
-    (status, headers, body).into_response()
+    Ok((status, headers, body).into_response())
 }
 
-async fn respond(api: Arc<Api>, request: Request<Body>, request_id: &str) -> Result<String, ApiError> {
+/// The answer; none when it is to be lost.
+async fn respond(api: Arc<Api>, request: Request<Body>, request_id: &str) -> Result<Option<String>, ApiError> {
     let (parts, body) = request.into_parts();
     let body = axum::body::to_bytes(body, BODY_LIMIT).await.map_err(|_| ApiError::too_long())?;
-    signature::verify(&parts, &body, &api.keys, Timestamp::now())?;
+    let now = Timestamp::now();
+    signature::verify(&parts, &body, &api.keys, now)?;
     let params = Params::parse(parts.uri.query().unwrap_or_default(), &body)?;
     let action = params.take_action()?;
+    match api.fleet.faults().of_request(&action, now) {
+        None => act(api, action, params, request_id).await.map(Some),
+        Some(Effect::Throttled) => Err(ApiError::throttled()),
+        Some(Effect::Fails(Ec2Failure::Refused { code })) => Err(ApiError::on_request(code)),
+        Some(Effect::Fails(Ec2Failure::Unanswered)) => {
+            drop(act(api, action, params, request_id).await);
+            Ok(None)
+        }
+        Some(Effect::Fails(Ec2Failure::FalseAlarm)) => {
+            act(api, action, params, request_id).await?;
+            Err(ApiError::on_request("InternalError".to_owned()))
+        }
+    }
+}
+
+async fn act(api: Arc<Api>, action: String, params: Params, request_id: &str) -> Result<String, ApiError> {
     let id = request_id.to_owned();
     let started = std::time::Instant::now();
     let result = tokio::task::spawn_blocking({

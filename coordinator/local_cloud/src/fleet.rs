@@ -7,6 +7,7 @@ pub(crate) mod supervisor;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
@@ -17,6 +18,7 @@ pub(crate) use instance::{
 pub(crate) use launch::{LaunchError, Order};
 
 use crate::durable::{self, Outlive};
+use crate::faults::Faults;
 use crate::layout::Layout;
 use crate::network::Cidr;
 
@@ -38,6 +40,7 @@ pub(crate) trait Machines: Send + Sync + std::fmt::Debug {
 pub(crate) struct Fleet {
     layout: Layout,
     network: Cidr,
+    faults: Arc<Faults>,
     table: Mutex<Table>,
 }
 
@@ -50,9 +53,9 @@ struct Table {
 
 impl Fleet {
     /// Reads what earlier processes kept, and finishes launches whose instances were not all written down.
-    pub(crate) fn open(layout: Layout, network: Cidr) -> io::Result<Self> {
+    pub(crate) fn open(layout: Layout, network: Cidr, faults: Arc<Faults>) -> io::Result<Self> {
         let table = Table { launches: launch::load_all(&layout)?, instances: load_instances(&layout)? };
-        let fleet = Self { layout, network, table: Mutex::new(table) };
+        let fleet = Self { layout, network, faults, table: Mutex::new(table) };
         fleet.finish_launches()?;
         Ok(fleet)
     }
@@ -65,7 +68,11 @@ impl Fleet {
         self.network
     }
 
-    /// Every listed instance, in no order that means anything.
+    pub(crate) fn faults(&self) -> &Arc<Faults> {
+        &self.faults
+    }
+
+    /// Every instance, in no order that means anything; those too new to be listed as well.
     pub(crate) fn all(&self) -> Vec<Instance> {
         self.table.lock().instances.values().cloned().collect()
     }

@@ -69,7 +69,8 @@ fn answer(imds: &Imds, instance: &Instance, request: &Request, now: Timestamp) -
         Some(token) if imds.tokens.is_valid(token.as_bytes(), &instance.id, now) => {}
         _ => return StatusCode::UNAUTHORIZED.into_response(),
     }
-    match tree::find(&tree::Source { instance, keys: &imds.keys, signer: &imds.signer, now }, path) {
+    let spot_notice = imds.fleet.faults().spot_notice(&instance.id);
+    match tree::find(&tree::Source { instance, keys: &imds.keys, signer: &imds.signer, now, spot_notice }, path) {
         Ok(Some(bytes)) => plain(bytes),
         Ok(None) => StatusCode::NOT_FOUND.into_response(),
         Err(error) => {

@@ -48,6 +48,16 @@ impl Layout {
         self.root.join("settings.json")
     }
 
+    /// What is to go wrong.
+    pub(crate) fn faults(&self) -> PathBuf {
+        self.root.join("faults.json")
+    }
+
+    /// Socket on which faults are added and cleared; there while the cloud answers.
+    pub(crate) fn admin(&self) -> PathBuf {
+        self.root.join("admin.sock")
+    }
+
     /// Temporary keys given to machines.
     pub(crate) fn role_keys(&self) -> PathBuf {
         self.root.join("role-keys.json")

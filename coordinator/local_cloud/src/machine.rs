@@ -4,7 +4,8 @@
 //! (`ec2mpi cloud machine-init`) and starts it again when the machine reboots. When pid 1 powers off, the keeper says so
 //! in its status file and ends; when the keeper is killed, pid 1 and everything inside dies with it.
 //!
-//! Signals to the keeper: SIGTERM powers the machine off (by force after some seconds), SIGHUP reboots it.
+//! Signals to the keeper: SIGTERM powers the machine off (by force after some seconds), SIGHUP reboots it, SIGUSR1
+//! reboots it as a power failure would.
 
 pub(crate) mod init;
 pub(crate) mod keeper;
@@ -38,6 +39,9 @@ pub(crate) struct MachineSpec {
     pub(crate) imds_endpoint: String,
     /// Paths of this machine that do not exist in the instance.
     pub(crate) masks: Vec<PathBuf>,
+    /// Runs no user-data: a fault was asked for.
+    #[serde(default)]
+    pub(crate) is_deaf: bool,
 }
 
 impl MachineSpec {

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 pub(crate) use cidr::Cidr;
 
+use crate::faults::Cut;
 use crate::fleet::InstanceId;
 use crate::lock;
 use crate::settings::CloudTag;
@@ -140,6 +141,34 @@ pub(crate) fn unplug(netns: &str, veth: &str) -> Result<(), NetworkError> {
     remove_netns(netns)
 }
 
+/// Lets packets through to all, to this machine only, or to nobody. The machine itself sees no change: its interface
+/// stays up, and what it sends vanishes.
+pub(crate) fn connect(port: &Port<'_>, cut: Option<Cut>) -> Result<(), NetworkError> {
+    let Port { bridge, veth, address, .. } = port;
+    match cut {
+        None => {
+            // Gone already where only the whole bridge was cut off.
+            let _ = ip::run(&["route", "del", &format!("{address}/32"), "dev", veth]);
+            ip::run(&["link", "set", veth, "master", bridge, "address", &far_mac(*address)])?;
+        }
+        Some(Cut::All) => {
+            ip::run(&["link", "set", veth, "nomaster"])?;
+            let _ = ip::run(&["route", "del", &format!("{address}/32"), "dev", veth]);
+        }
+        // Outside the bridge, this end of the cable answers for the gateway alone.
+        Some(Cut::Nodes) => {
+            let gateway = device_mac(bridge)?;
+            ip::run(&["link", "set", veth, "nomaster", "address", &gateway])?;
+            ip::run(&["route", "replace", &format!("{address}/32"), "dev", veth])?;
+        }
+    }
+    Ok(())
+}
+
+fn device_mac(name: &str) -> io::Result<String> {
+    Ok(std::fs::read_to_string(device(name).join("address"))?.trim().to_owned())
+}
+
 /// The namespaces of a cloud that are there.
 pub(crate) fn namespaces(names: &Names) -> io::Result<Vec<String>> {
     entries(Path::new(NETNS_DIR), &names.netns_prefix())
@@ -172,6 +201,11 @@ const DEVICES_DIR: &str = "/sys/class/net";
 /// The file that names a network namespace.
 pub(crate) fn netns_path(netns: &str) -> PathBuf {
     Path::new(NETNS_DIR).join(netns)
+}
+
+/// Of this machine's end of a cable.
+fn far_mac(address: Ipv4Addr) -> String {
+    mac(address).replacen("02:e2", "02:e3", 1)
 }
 
 fn device(name: &str) -> PathBuf {

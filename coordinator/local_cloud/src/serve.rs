@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::document::DocumentSigner;
 use crate::durable::{self, Outlive};
 use crate::ec2_api::{self, Api};
+use crate::faults::{Faults, Settle, admin};
 use crate::fleet::Fleet;
 use crate::fleet::supervisor::{Running, Supervisor};
 use crate::imds::{self, Imds};
@@ -70,6 +71,7 @@ pub(crate) fn run(directory: &Path, options: &Options) -> anyhow::Result<()> {
     raise_open_files()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(serve(&layout, options));
+    durable::remove_file(&layout.admin())?;
     durable::remove_file(&layout.info())?;
     runtime.shutdown_timeout(GRACE);
     result
@@ -100,8 +102,10 @@ async fn serve(layout: &Layout, options: &Options) -> anyhow::Result<()> {
     let role_ttl = SignedDuration::from_secs(i64::from(settings.role_ttl));
     let keys = Arc::new(Keys::open(&settings, layout.role_keys(), role_ttl)?);
     let signer = DocumentSigner::load_or_create(layout)?;
-    let fleet = Arc::new(Fleet::open(layout.clone(), cidr)?);
-    let buckets = bucket::open(&layout.bucket(), keys.clone())?;
+    let settle = Settle { hidden_ms: settings.settle_ms, pending_ms: settings.settle_ms };
+    let faults = Arc::new(Faults::open(layout.faults(), settle)?);
+    let fleet = Arc::new(Fleet::open(layout.clone(), cidr, faults.clone())?);
+    let buckets = bucket::open(&layout.bucket(), keys.clone())?.with_faults(faults);
     buckets.create_bucket_if_absent(catalog::BUCKET)?;
     let info = info(layout, &settings, &names, cidr, signer.certificate_pem()?, &listeners)?;
     let imds_endpoint = format!("http://{}", listeners.imds.local_addr()?);
@@ -110,7 +114,9 @@ async fn serve(layout: &Layout, options: &Options) -> anyhow::Result<()> {
     let machines = Box::new(Running(supervisor.clone()));
     let api = Arc::new(Api { fleet: fleet.clone(), machines, keys, slots: settings.slots });
     let stop = CancellationToken::new();
-    let served = listeners.serve(ec2_api::router(api), imds::router(imds), &buckets, &stop);
+    let served = listeners.serve(api, imds::router(imds), &buckets, &stop);
+    let admin = admin::bind(layout).context("socket of the faults")?;
+    tokio::spawn(admin::serve(admin, fleet.clone(), stop.clone()));
     supervisor.resume();
     durable::save(&layout.info(), &info, Outlive::Process)?;
     tracing::info!(pid = info.pid, ec2 = info.ec2_endpoint, s3 = info.s3_endpoint, network = %cidr, "cloud is ready");
@@ -180,19 +186,19 @@ impl Listeners {
     /// Starts a task a listener; the future ends when all of them have.
     fn serve(
         self,
-        ec2: Router,
+        api: Arc<Api>,
         imds: Router,
         buckets: &bucket::BucketService,
         stop: &CancellationToken,
     ) -> impl Future<Output = ()> + Send + 'static {
         let stopped = || stop.clone().cancelled_owned();
-        let ec2 = axum::serve(self.ec2, ec2).with_graceful_shutdown(stopped());
+        let ec2 = ec2_api::serve(self.ec2, api, stopped());
         let imds = imds.into_make_service_with_connect_info::<SocketAddr>();
         let imds = axum::serve(self.imds, imds).with_graceful_shutdown(stopped());
         let s3 = bucket::serve(self.s3, buckets.clone(), stopped());
         let node_s3 = bucket::serve(self.node_s3, buckets.clone(), stopped());
         let tasks = [
-            tokio::spawn(said("ec2", async { ec2.await })),
+            tokio::spawn(said("ec2", ec2)),
             tokio::spawn(said("imds", async { imds.await })),
             tokio::spawn(said("s3", s3)),
             tokio::spawn(said("node s3", node_s3)),

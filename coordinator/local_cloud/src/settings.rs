@@ -14,6 +14,8 @@ use crate::network::Cidr;
 
 const FORMAT: u32 = 1;
 const DEFAULT_SLOTS: u32 = 2;
+/// On AWS mostly less than a second, now and then many.
+const DEFAULT_SETTLE_MS: u32 = 100;
 /// What AWS gives to the role of an instance.
 const DEFAULT_ROLE_TTL: u32 = 6 * 3600;
 
@@ -62,6 +64,9 @@ pub(crate) struct Settings {
     pub(crate) slots: u32,
     /// Life of a role's credentials, in seconds.
     pub(crate) role_ttl: u32,
+    /// For how long after its launch an instance is not listed, in milliseconds.
+    #[serde(default = "default_settle_ms")]
+    pub(crate) settle_ms: u32,
     /// Directories of this machine that no instance may see.
     pub(crate) masks: Vec<PathBuf>,
 }
@@ -89,13 +94,16 @@ pub struct Options {
     /// For how long the credentials of a role are valid, in seconds (6 hours unless told otherwise).
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(2..=43_200))]
     pub role_ttl: Option<u32>,
+    /// For how long after its launch an instance is not listed yet, in milliseconds (100 unless told otherwise).
+    #[arg(long = "settle", value_name = "MS", value_parser = clap::value_parser!(u32).range(0..=60_000))]
+    pub settle_ms: Option<u32>,
 }
 
 impl Options {
     /// As command line arguments, for a process that is started with them.
     pub(crate) fn to_args(&self) -> Vec<std::ffi::OsString> {
         let mut args = Vec::new();
-        for (name, value) in [("--slots", self.slots), ("--role-ttl", self.role_ttl)] {
+        for (name, value) in [("--slots", self.slots), ("--role-ttl", self.role_ttl), ("--settle", self.settle_ms)] {
             args.extend(value.into_iter().flat_map(|value| [name.into(), value.to_string().into()]));
         }
         for mask in &self.masks {
@@ -132,6 +140,7 @@ impl Settings {
             token_key: hex::encode(random::<32>()),
             slots: DEFAULT_SLOTS,
             role_ttl: DEFAULT_ROLE_TTL,
+            settle_ms: DEFAULT_SETTLE_MS,
             masks: Vec::new(),
         }
     }
@@ -139,11 +148,16 @@ impl Settings {
     fn apply(&mut self, options: &Options) -> io::Result<()> {
         self.slots = options.slots.unwrap_or(self.slots);
         self.role_ttl = options.role_ttl.unwrap_or(self.role_ttl);
+        self.settle_ms = options.settle_ms.unwrap_or(self.settle_ms);
         if !options.masks.is_empty() {
             self.masks = options.masks.iter().map(|mask| absolute(mask)).collect::<io::Result<_>>()?;
         }
         Ok(())
     }
+}
+
+fn default_settle_ms() -> u32 {
+    DEFAULT_SETTLE_MS
 }
 
 /// A new access key id: the prefix AWS uses for its kind, then 16 characters.
@@ -173,10 +187,10 @@ mod tests {
     fn later_starts_keep_what_the_first_decided() {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::create(dir.path()).unwrap();
-        let options = Options { slots: Some(5), masks: vec!["/srv".into()], role_ttl: Some(60) };
+        let options = Options { slots: Some(5), masks: vec!["/srv".into()], role_ttl: Some(60), settle_ms: Some(7) };
         let first = Settings::load_or_create(&layout, &options).unwrap();
         let second = Settings::load_or_create(&layout, &Options::default()).unwrap();
-        assert_eq!((second.slots, second.role_ttl, &second.masks), (5, 60, &first.masks));
+        assert_eq!((second.slots, second.role_ttl, second.settle_ms, &second.masks), (5, 60, 7, &first.masks));
         assert_eq!(second.secret_key, first.secret_key);
         assert!(!format!("{second:?}").contains(&second.secret_key));
     }

@@ -26,6 +26,7 @@ fn headers_are_s3fs_to_the_letter() {
         mode: 33261,
         uid: 1000,
         gid: 100,
+        rdev: 0,
         atime: Time { seconds: 5, nanos: 0 },
         mtime: Time { seconds: 1_600_000_000, nanos: 7 },
         ctime: Time { seconds: -3, nanos: 500_000_000 },
@@ -104,6 +105,24 @@ fn fractions_of_any_length_are_scaled() {
     assert_eq!(parse_time("12"), Some(Time { seconds: 12, nanos: 0 }));
     assert_eq!(parse_time("x"), None);
     assert_eq!(parse_time("1.-5"), None);
+}
+
+#[test]
+fn a_device_keeps_its_number() {
+    let attr = Attr { rdev: 0x0801, ..Attr::new(libc::S_IFBLK | 0o660, 0, 6) };
+    let headers = to_headers(&attr, &Extra::default(), UNKNOWN_TYPE, Uuid::nil());
+    assert_eq!(headers.metadata["rdev"], "2049");
+    let back = ObjectInfo { headers, ..object(None, &[]) };
+    assert_eq!(from_object(&back, false, OWNER), attr);
+}
+
+#[test]
+fn privileges_go_with_a_change() {
+    for (before, after) in [(0o6755, 0o755), (0o6745, 0o2745), (0o2750, 0o750), (0o755, 0o755)] {
+        let mut attr = Attr::new(libc::S_IFREG | before, 0, 0);
+        attr.drop_privileges();
+        assert_eq!(attr.mode, libc::S_IFREG | after, "{before:o}");
+    }
 }
 
 #[test]

@@ -124,19 +124,52 @@ impl Volume {
 
     /// What is not in S3, and what went wrong.
     pub(crate) fn status(&self) -> Status {
-        let (open_files, open_bytes) = {
-            let tree = self.tree();
-            let open = tree.nodes().filter(|(_, node)| node.dirty && node.place != Place::Gone);
-            open.fold((0, 0), |(files, bytes), (_, node)| (files + 1, bytes + node.size))
-        };
+        let count = self.count_files();
         let failures = self.failures.lock().clone();
         Status {
             mount_point: self.options.dir.display().to_string(),
-            dirty_files: self.queue.unsent() as u64 + open_files,
-            dirty_bytes: self.queue.unsent_bytes() + open_bytes,
+            dirty_files: self.queue.unsent() as u64 + count.open_files,
+            dirty_bytes: self.queue.unsent_bytes() + count.open_bytes,
             failed_files: failures.len() as u64,
             conflicts: self.conflicts.load(Ordering::Relaxed),
             failures,
+            source: self.options.source.clone(),
+            pid: std::process::id(),
+            running: self.queue.running() as u64,
+            s3_away: self.breaker.is_open(),
+            cache_dir: self.options.cache_dir.clone(),
+            lost_found_files: self.cache.lost_files(),
+            cached_files: count.cached_files,
+            cached_bytes: count.cached_bytes,
+            read_hits: self.reads.hits.load(Ordering::Relaxed),
+            read_misses: self.reads.misses.load(Ordering::Relaxed),
         }
     }
+
+    fn count_files(&self) -> Count {
+        let mut count = Count::default();
+        let tree = self.tree();
+        for (_, node) in tree.nodes() {
+            if node.dirty && node.place != Place::Gone {
+                count.open_files += 1;
+                count.open_bytes += node.size;
+            }
+            // A file that is being changed at this moment is counted the next time.
+            let content = node.content().ok();
+            let Some(state) = content.as_ref().and_then(|content| content.state.try_read().ok()) else { continue };
+            if state.data.is_some() {
+                count.cached_files += 1;
+                count.cached_bytes += if state.dirty { state.size } else { state.present.total() };
+            }
+        }
+        count
+    }
+}
+
+#[derive(Debug, Default)]
+struct Count {
+    open_files: u64,
+    open_bytes: u64,
+    cached_files: u64,
+    cached_bytes: u64,
 }

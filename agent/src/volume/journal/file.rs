@@ -11,8 +11,10 @@ use super::{Position, Record};
 use crate::durable;
 
 const MAGIC: &[u8; 8] = b"EC2MPIJL";
-/// Raised when a reader of the old version would misunderstand the new.
-const VERSION: u32 = 1;
+/// Raised when a reader of the old version would misunderstand the new. 2: special files, and other headers in `Amend`.
+const VERSION: u32 = 2;
+/// Older ones can still be read.
+const OLDEST_VERSION: u32 = 1;
 const HEADER_BYTES: usize = 12;
 const FRAME_HEADER_BYTES: usize = 8;
 /// A longer frame is damage, not data: paths have at most 1,024 bytes, and outcomes are bounded.
@@ -61,8 +63,8 @@ fn decode(bytes: &[u8]) -> io::Result<(Vec<Record>, usize)> {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "not a journal of ec2mpi"));
     }
     let version = u32_at(bytes, MAGIC.len());
-    if version != Some(VERSION) {
-        let text = format!("the journal has version {version:?}, this program knows {VERSION}");
+    if !version.is_some_and(|version| (OLDEST_VERSION..=VERSION).contains(&version)) {
+        let text = format!("the journal has version {version:?}, this program knows {OLDEST_VERSION} to {VERSION}");
         return Err(io::Error::new(io::ErrorKind::InvalidData, text));
     }
     let (mut records, mut at) = (Vec::new(), HEADER_BYTES);

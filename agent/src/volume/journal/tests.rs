@@ -46,7 +46,7 @@ fn superseded_operations_and_amended_attributes() {
     let left = unfinished([
         begin(1, put("a", Base::Absent)),
         Record::Begin { seq: Seq(2), op: put("a", Base::Absent), supersedes: vec![Seq(1)] },
-        Record::Amend { seq: Seq(2), attr: new_attr },
+        Record::Amend { seq: Seq(2), attr: new_attr, extra: None },
         begin(3, Op::Delete { path: "b".into(), base: Base::Unknown }),
         Record::Failed { seq: Seq(3), error: "refused".into() },
     ]);
@@ -117,11 +117,16 @@ fn a_foreign_file_or_another_version_is_refused() {
 /// The format of version 1, byte for byte: a program that cannot read this any more must raise the version.
 #[test]
 fn version_1_is_readable_for_ever() {
-    let payload = br#"{"Begin":{"seq":7,"op":{"Rmdir":{"path":"old/dir"}},"supersedes":[3]}}"#;
+    let time = r#"{"seconds":1,"nanos":2}"#;
+    let attr = format!(r#"{{"mode":33188,"uid":1,"gid":2,"atime":{time},"mtime":{time},"ctime":{time}}}"#);
+    let amend = format!(r#"{{"Amend":{{"seq":3,"attr":{attr}}}}}"#);
+    let begin = r#"{"Begin":{"seq":7,"op":{"Rmdir":{"path":"old/dir"}},"supersedes":[3]}}"#;
     let mut bytes = b"EC2MPIJL\x01\x00\x00\x00".to_vec();
-    bytes.extend_from_slice(&(payload.len() as u32).to_le_bytes());
-    bytes.extend_from_slice(&crc32fast::hash(payload).to_le_bytes());
-    bytes.extend_from_slice(payload);
+    for payload in [amend.as_bytes(), begin.as_bytes()] {
+        bytes.extend_from_slice(&(payload.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(&crc32fast::hash(payload).to_le_bytes());
+        bytes.extend_from_slice(payload);
+    }
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("journal"), bytes).unwrap();
     let (_, left) = Journal::open(dir.path()).unwrap();

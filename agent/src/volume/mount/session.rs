@@ -111,13 +111,21 @@ fn fuse_session(volume: &Arc<Volume>, runtime: &Runtime) -> anyhow::Result<Backg
     let mut config = Config::default();
     config.mount_options = vec![
         MountOption::FSName(volume.options.source.clone()),
-        MountOption::Subtype("ec2mpi".to_owned()),
+        // The kernel's own option, so that the type is fuse.ec2mpi and umount(8) finds its helper.
+        MountOption::CUSTOM("subtype=ec2mpi".to_owned()),
         MountOption::DefaultPermissions,
         MountOption::NoDev,
         MountOption::NoSuid,
         MountOption::NoAtime,
     ];
-    config.acl = SessionACL::All;
+    if volume.options.read_only {
+        config.mount_options.push(MountOption::RO);
+    }
+    if volume.options.no_exec {
+        config.mount_options.push(MountOption::NoExec);
+    }
+    // Others see a user's own mount where /etc/fuse.conf lets them only; root's is everybody's.
+    config.acl = if nix::unistd::geteuid().is_root() { SessionACL::All } else { SessionACL::Owner };
     config.n_threads = Some(FUSE_THREADS);
     config.clone_fd = true;
     let adapter = Adapter::new(volume.clone(), runtime.handle().clone());
@@ -201,7 +209,8 @@ fn detach(dir: &Path) -> anyhow::Result<()> {
     let deadline = Instant::now() + BUSY;
     loop {
         match umount2(dir, MntFlags::empty()) {
-            Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => return Ok(()),
+            // Only root may: for others the session's end asks fusermount3.
+            Ok(()) | Err(Errno::EINVAL | Errno::ENOENT | Errno::EPERM) => return Ok(()),
             Err(Errno::EBUSY) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(50)),
             Err(Errno::EBUSY) => {
                 tracing::warn!(dir = %dir.display(), "the mount is in use and detached");

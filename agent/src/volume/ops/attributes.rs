@@ -4,9 +4,10 @@ use uuid::Uuid;
 
 use super::Stat;
 use crate::volume::Volume;
-use crate::volume::attr::{Attr, Time};
+use crate::volume::attr::{self, Attr, Extra, Time};
 use crate::volume::error::{Result, VolumeError};
 use crate::volume::journal::{Op, Seq};
+use crate::volume::name;
 use crate::volume::store::ObjectKey;
 use crate::volume::tree::{Ino, Kind, Node, Place, Tree};
 use crate::volume::writeback::Tag;
@@ -27,38 +28,57 @@ impl Change {
         self.mode.is_none() && self.uid.is_none() && self.gid.is_none() && self.atime.is_none() && self.mtime.is_none()
     }
 
+    /// A new owner ends the rights that the old one gave by the mode, unless the mode is set as well.
     fn applied(&self, old: Attr) -> Attr {
-        Attr {
+        let mut attr = Attr {
             mode: self.mode.map_or(old.mode, |mode| (old.mode & libc::S_IFMT) | (mode & 0o7777)),
             uid: self.uid.unwrap_or(old.uid),
             gid: self.gid.unwrap_or(old.gid),
             atime: self.atime.unwrap_or(old.atime),
+            rdev: old.rdev,
             mtime: self.mtime.unwrap_or(old.mtime),
             ctime: Time::now(),
+        };
+        if (self.uid.is_some() || self.gid.is_some()) && self.mode.is_none() && old.kind() == libc::S_IFREG {
+            attr.drop_privileges();
         }
+        attr
     }
+}
+
+/// Attributes to be brought to S3. `extra`: the other headers, where they change too.
+#[derive(Debug)]
+pub(super) struct Written {
+    pub(super) attr: Attr,
+    pub(super) extra: Option<Extra>,
 }
 
 impl Volume {
     /// Attributes; of an open file those of the version it is open in.
     pub(crate) async fn attributes(&self, ino: Ino) -> Result<Stat> {
-        let open = self.tree().get(ino)?.opens > 0;
-        if !open {
-            self.revalidate(ino).await?;
-        }
+        self.up_to_date(ino).await?;
         self.stat(ino)
     }
 
-    pub(crate) async fn set_attributes_of(&self, ino: Ino, change: Change) -> Result<Stat> {
+    /// Asks S3 about a file that nobody has open.
+    pub(super) async fn up_to_date(&self, ino: Ino) -> Result<()> {
+        let open = self.tree().get(ino)?.opens > 0;
+        if open { Ok(()) } else { self.revalidate(ino).await }
+    }
+
+    /// `root`: the caller may cut a set-user-id file and leave it one.
+    pub(crate) async fn set_attributes_of(&self, ino: Ino, change: Change, root: bool) -> Result<Stat> {
         if let Some(size) = change.size {
             self.truncate(ino, size).await?;
+            if !root {
+                self.drop_privileges(ino)?;
+            }
         }
         if !change.is_only_size() {
             let open = self.open_seq(ino).await?;
             let mut tree = self.tree();
             let attr = change.applied(tree.get(ino)?.attr);
-            self.write_attr(&mut tree, ino, attr, open)?;
-            tree.get_mut(ino)?.attr = attr;
+            self.write_attr(&mut tree, ino, Written { attr, extra: None }, open)?;
         }
         // Who has it open for writing hands it over by closing it; O_TRUNC comes here too, after its open.
         if change.size.is_some() && self.tree().get(ino)?.writers == 0 {
@@ -67,7 +87,7 @@ impl Volume {
         self.stat(ino)
     }
 
-    async fn open_seq(&self, ino: Ino) -> Result<Option<Seq>> {
+    pub(super) async fn open_seq(&self, ino: Ino) -> Result<Option<Seq>> {
         let content = match &self.tree().get(ino)?.kind {
             Kind::File(content) => content.clone(),
             Kind::Dir(_) | Kind::Symlink(_) | Kind::Special => return Ok(None),
@@ -76,20 +96,34 @@ impl Volume {
         Ok(open)
     }
 
+    /// Changes the attributes of an inode, and of its object.
+    pub(super) fn write_attr(&self, tree: &mut Tree, ino: Ino, new: Written, open: Option<Seq>) -> Result<()> {
+        self.send_attr(tree, ino, &new, open)?;
+        let node = tree.get_mut(ino)?;
+        node.attr = new.attr;
+        node.extra = new.extra.unwrap_or_else(|| std::mem::take(&mut node.extra));
+        Ok(())
+    }
+
     /// Attributes go up with the bytes when those are still to go up, else by an operation of their own.
-    fn write_attr(&self, tree: &mut Tree, ino: Ino, attr: Attr, open: Option<Seq>) -> Result<()> {
+    fn send_attr(&self, tree: &mut Tree, ino: Ino, new: &Written, open: Option<Seq>) -> Result<()> {
         let node = tree.get(ino)?;
-        let (Place::At { parent, name }, Some(path)) = (node.place.clone(), tree.path(ino)) else { return Ok(()) };
+        let (touched, path) = match (node.place.clone(), tree.path(ino)) {
+            (Place::At { parent, name }, Some(path)) => (vec![(parent, name)], path),
+            (Place::Root, Some(path)) if self.has_root_marker() => (Vec::new(), path),
+            _ => return Ok(()),
+        };
         if let Some(open) = open {
-            self.amend(open, attr)?;
+            self.amend(open, new.attr, new.extra.as_ref())?;
             return Ok(());
         }
         let pending = node.pending.filter(|_| !node.is_dir());
-        if pending.map(|pending| self.amend(pending, attr)).transpose()?.flatten().is_some() {
+        let amend = |pending| self.amend(pending, new.attr, new.extra.as_ref());
+        if pending.map(amend).transpose()?.flatten().is_some() {
             return Ok(());
         }
-        let op = set_attr_op(path, node, attr);
-        let tag = Tag { ino: Some(ino), touched: vec![(parent, name)], ..Tag::default() };
+        let op = set_attr_op(path, node, new);
+        let tag = Tag { ino: Some(ino), touched, ..Tag::default() };
         let (seq, _) = self.submit(tree, op, tag, None)?;
         let node = tree.get_mut(ino)?;
         node.pending = Some(seq);
@@ -111,21 +145,25 @@ impl Volume {
             }
         };
         let key = ObjectKey::new(path);
-        let (_, body) = self.breaker.patiently(|| self.store.get(&key)).await?;
-        // s3fs trims what it reads, and some tools end the target with a newline.
-        let target = std::str::from_utf8(&body).map_err(|_| VolumeError::BadName)?.trim().to_owned();
+        let (info, body) = self.breaker.patiently(|| self.store.get(&key)).await?;
+        // s3fs trims what it reads, and some tools end the target with a newline. Ours are exact.
+        let ours = attr::write_id(&info.headers).is_some();
+        let target = name::to_key(if ours { &body } else { body.trim_ascii() });
+        if target.is_empty() || target.contains('\0') {
+            return Err(VolumeError::BadTarget);
+        }
         self.tree().get_mut(ino)?.kind = Kind::Symlink(Some(target.clone()));
         Ok(target)
     }
 }
 
-fn set_attr_op(path: String, node: &Node, attr: Attr) -> Op {
+fn set_attr_op(path: String, node: &Node, new: &Written) -> Op {
     Op::SetAttr {
         path,
         directory: node.is_dir(),
         size: node.size,
-        attr,
-        extra: node.extra(),
+        attr: new.attr,
+        extra: new.extra.clone().unwrap_or_else(|| node.extra.clone()),
         base: node.base.clone(),
         write: Uuid::new_v4(),
     }

@@ -3,20 +3,21 @@
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use tokio::sync::RwLockWriteGuard;
 
-use crate::volume::Volume;
 use crate::volume::cache::extents::Extents;
 use crate::volume::content::{Content, State};
 use crate::volume::error::{Result, VolumeError};
 use crate::volume::handle::Handle;
 use crate::volume::tree::Ino;
 use crate::volume::writeback::FAILING_PATIENCE;
+use crate::volume::{Close, Volume};
 
 /// The largest file: what a multipart upload can hold is 5 TiB.
-const MAX_FILE_BYTES: u64 = 5 << 40;
+pub(super) const MAX_FILE_BYTES: u64 = 5 << 40;
 
 impl Volume {
     /// Opens the version an inode shows; [`VolumeError::Stale`] when its name has another one now.
@@ -36,7 +37,7 @@ impl Volume {
         Ok(())
     }
 
-    fn file(&self, handle: u64) -> Result<(Ino, Arc<Content>, bool)> {
+    pub(super) fn file(&self, handle: u64) -> Result<(Ino, Arc<Content>, bool)> {
         match self.handles.get(handle)? {
             Handle::File { ino, content, write } => Ok((ino, content, write)),
             Handle::Dir(_) => Err(VolumeError::BadHandle),
@@ -48,16 +49,22 @@ impl Volume {
         let (ino, content, _) = self.file(handle)?;
         *content.used.lock() = Instant::now();
         let asked = offset..offset.saturating_add(length.into());
+        if let Some(bytes) = read_cached(&content, asked.clone()).await? {
+            self.reads.hits.fetch_add(1, Ordering::Relaxed);
+            return Ok(bytes);
+        }
+        self.reads.misses.fetch_add(1, Ordering::Relaxed);
         loop {
+            self.ensure(ino, &content, asked.clone()).await?;
             if let Some(bytes) = read_cached(&content, asked.clone()).await? {
                 return Ok(bytes);
             }
-            self.ensure(ino, &content, asked.clone()).await?;
         }
     }
 
-    /// Writes into the cache file. The kernel knows the offset: it has the size, for appenders too.
-    pub(crate) async fn write(&self, handle: u64, offset: u64, bytes: &[u8]) -> Result<()> {
+    /// Writes into the cache file. The kernel knows the offset: it has the size, for appenders too. `unprivileged`: the
+    /// writer must not leave the file with rights of its owner.
+    pub(crate) async fn write(&self, handle: u64, offset: u64, bytes: &[u8], unprivileged: bool) -> Result<()> {
         let (ino, content, write) = self.file(handle)?;
         if !write {
             return Err(VolumeError::BadHandle);
@@ -71,7 +78,14 @@ impl Volume {
         let data = state.data.clone().ok_or(VolumeError::Stale)?;
         data.file.write_all_at(bytes, offset)?;
         state.size = state.size.max(end);
-        self.note_change(ino, &state)
+        self.note_change(ino, &state)?;
+        if unprivileged { self.drop_privileges(ino) } else { Ok(()) }
+    }
+
+    /// Of a dirty file: the attributes go up with its bytes.
+    pub(super) fn drop_privileges(&self, ino: Ino) -> Result<()> {
+        self.tree().get_mut(ino)?.attr.drop_privileges();
+        Ok(())
     }
 
     /// Cuts or extends a file.
@@ -105,7 +119,7 @@ impl Volume {
     }
 
     /// The state of a file that may be written to: complete, in a cache file that no upload reads, and in the journal.
-    async fn writable<'a>(&self, ino: Ino, content: &'a Content) -> Result<RwLockWriteGuard<'a, State>> {
+    pub(super) async fn writable<'a>(&self, ino: Ino, content: &'a Content) -> Result<RwLockWriteGuard<'a, State>> {
         loop {
             self.ensure_all(ino, content).await?;
             let mut state = content.state.write().await;
@@ -142,7 +156,7 @@ impl Volume {
         Ok(())
     }
 
-    fn note_change(&self, ino: Ino, state: &State) -> Result<()> {
+    pub(super) fn note_change(&self, ino: Ino, state: &State) -> Result<()> {
         let mut tree = self.tree();
         let node = tree.get_mut(ino)?;
         node.size = state.size;
@@ -151,14 +165,17 @@ impl Volume {
         Ok(())
     }
 
-    /// `close` of one descriptor: what was written is on the local disk, and so is the journal that knows of it. Reports
-    /// an upload that failed since.
+    /// `close` of one descriptor: what was written is on the local disk, and so is the journal that knows of it; with
+    /// [`Close::S3`] it is in S3. Reports an upload that failed since.
     pub(crate) async fn flush(&self, handle: u64) -> Result<()> {
         let (ino, content, write) = self.file(handle)?;
         if !write {
             return Ok(());
         }
-        self.secure(ino, &content).await?;
+        match self.options.close {
+            Close::Local => self.secure(ino, &content).await?,
+            Close::S3 => self.upload(ino).await?,
+        }
         self.report(ino)
     }
 
@@ -178,10 +195,16 @@ impl Volume {
     /// Returns when S3 has the file as it is now.
     pub(crate) async fn fsync(&self, handle: u64) -> Result<()> {
         let (ino, _, _) = self.file(handle)?;
-        if let Some(seq) = self.seal(ino).await? {
-            self.wait_for(seq, FAILING_PATIENCE).await?;
-        }
+        self.upload(ino).await?;
         self.report(ino)
+    }
+
+    /// Returns when S3 has the file as it is now, or has been failing for too long.
+    async fn upload(&self, ino: Ino) -> Result<()> {
+        match self.seal(ino).await? {
+            Some(seq) => self.wait_for(seq, FAILING_PATIENCE).await,
+            None => Ok(()),
+        }
     }
 
     fn report(&self, ino: Ino) -> Result<()> {

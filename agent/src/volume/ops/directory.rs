@@ -49,8 +49,8 @@ impl Volume {
             entries.push(Entry { name: "..".to_owned(), next: 2, stat: self.stat(self.parent_of(ino)?)? });
         }
         let first = usize::try_from(offset.saturating_sub(2)).unwrap_or(usize::MAX);
-        let batch: Vec<_> = names.iter().cloned().enumerate().skip(first).take(BATCH).collect();
-        entries.extend(self.stat_all(ino, batch).await?);
+        let batch = names.iter().enumerate().skip(first).take(BATCH).map(|(index, name)| (index, name.clone()));
+        entries.extend(self.stat_all(ino, batch.collect()).await?);
         Ok(entries)
     }
 

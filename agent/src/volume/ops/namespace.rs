@@ -4,11 +4,12 @@ use uuid::Uuid;
 
 use super::{Caller, Stat, new_attr, new_directory, new_path, touch_parent};
 use crate::volume::Volume;
-use crate::volume::attr::Extra;
+use crate::volume::attr::{Attr, Extra};
 use crate::volume::content::Content;
 use crate::volume::error::{Result, VolumeError};
 use crate::volume::handle::Handle;
 use crate::volume::journal::{Base, Op, Seq};
+use crate::volume::name;
 use crate::volume::tree::{Child, Ino, Kind, Node, Opaque, Place, Tree};
 use crate::volume::writeback::Tag;
 
@@ -131,7 +132,7 @@ impl Volume {
     }
 
     pub(crate) async fn symlink(&self, parent: Ino, name: &str, target: &str, caller: Caller) -> Result<Stat> {
-        if target.len() > MAX_TARGET_BYTES {
+        if name::length(target) > MAX_TARGET_BYTES {
             return Err(VolumeError::NameTooLong);
         }
         self.expect_free(parent, name).await?;
@@ -142,9 +143,32 @@ impl Volume {
         }
         let attr = new_attr(tree.get(parent)?, caller, libc::S_IFLNK | 0o777);
         let mut node = Node::new(attr, Kind::Symlink(Some(target.to_owned())), Place::Gone);
-        node.size = target.len() as u64;
+        node.size = name::length(target) as u64;
         let ino = tree.insert(parent, name, node)?;
         let op = Op::Symlink { path, target: target.to_owned(), attr, base: Base::Absent, write: Uuid::new_v4() };
+        self.submit_new(&mut tree, ino, parent, name, op)?;
+        drop(tree);
+        self.entry(ino)
+    }
+
+    /// A device, FIFO or socket: a name with attributes; the kernel does the rest on this node.
+    pub(crate) async fn make_special(
+        &self,
+        parent: Ino,
+        name: &str,
+        mode: u32,
+        rdev: u32,
+        caller: Caller,
+    ) -> Result<Stat> {
+        self.expect_free(parent, name).await?;
+        let mut tree = self.tree();
+        let path = new_path(&tree, parent, name)?;
+        if tree.child(parent, name).is_some() {
+            return Err(VolumeError::Exists);
+        }
+        let attr = Attr { rdev, ..new_attr(tree.get(parent)?, caller, mode) };
+        let ino = tree.insert(parent, name, Node::new(attr, Kind::Special, Place::Gone))?;
+        let op = Op::Mknod { path, attr, base: Base::Absent, write: Uuid::new_v4() };
         self.submit_new(&mut tree, ino, parent, name, op)?;
         drop(tree);
         self.entry(ino)

@@ -16,6 +16,16 @@ pub(crate) struct End<'a> {
     pub(crate) name: &'a str,
 }
 
+/// What becomes of what has the new name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Replacing {
+    Replace,
+    /// `RENAME_NOREPLACE`.
+    Refuse,
+    /// `RENAME_EXCHANGE`: it gets the old name.
+    Exchange,
+}
+
 /// What is to be moved, and what is in the way.
 #[derive(Debug)]
 struct Plan {
@@ -26,11 +36,12 @@ struct Plan {
 }
 
 impl Volume {
-    /// Renames; what has the new name is replaced unless `keep`.
-    pub(crate) async fn rename(&self, from: End<'_>, to: End<'_>, keep: bool) -> Result<()> {
+    pub(crate) async fn rename(&self, from: End<'_>, to: End<'_>, replacing: Replacing) -> Result<()> {
         let source = self.resolve(from.parent, from.name).await?;
         let target = match self.resolve(to.parent, to.name).await {
-            Ok(_) if keep => return Err(VolumeError::Exists),
+            Ok(_) if replacing == Replacing::Refuse => return Err(VolumeError::Exists),
+            Ok(target) if replacing == Replacing::Exchange => return self.exchange(source, target, from, to).await,
+            Err(VolumeError::NotFound) if replacing == Replacing::Exchange => return Err(VolumeError::NotFound),
             Ok(target) => Some(target),
             Err(VolumeError::NotFound) => None,
             Err(error) => return Err(error),
@@ -46,7 +57,7 @@ impl Volume {
             None => None,
         };
         let target_open = state.as_ref().and_then(|state| state.open);
-        self.apply_move(source, target, from, to, target_open)?;
+        self.apply_move(&mut self.tree(), source, target, from, to, target_open)?;
         if let Some(state) = &mut state {
             state.open = None;
         }
@@ -54,29 +65,54 @@ impl Volume {
         self.reopen_record(source, open).await
     }
 
+    /// Three moves in one step for everybody on this node. In S3 they are done one after the other.
+    async fn exchange(&self, one: Ino, two: Ino, from: End<'_>, to: End<'_>) -> Result<()> {
+        if one == two {
+            return Ok(());
+        }
+        let aside = format!(".ec2mpi-exchange-{}", Uuid::new_v4().simple());
+        let aside = End { parent: from.parent, name: &aside };
+        let open = [self.open_record(one).await?, self.open_record(two).await?];
+        {
+            let mut tree = self.tree();
+            if tree.child(from.parent, from.name) != Some(one) || tree.child(to.parent, to.name) != Some(two) {
+                return Err(VolumeError::NotFound);
+            }
+            // What can be refused is refused before anything has moved.
+            for end in [aside, from, to] {
+                new_path(&tree, end.parent, end.name)?;
+            }
+            self.apply_move(&mut tree, one, None, from, aside, None)?;
+            self.apply_move(&mut tree, two, None, to, from, None)?;
+            self.apply_move(&mut tree, one, None, aside, to, None)?;
+        }
+        self.reopen_record(one, open[0]).await?;
+        self.reopen_record(two, open[1]).await
+    }
+
     /// Changes tree and journal in one step, if the names still are what was looked up.
     fn apply_move(
         &self,
+        tree: &mut Tree,
         source: Ino,
         target: Option<Ino>,
         from: End<'_>,
         to: End<'_>,
         target_open: Option<Seq>,
     ) -> Result<()> {
-        let mut tree = self.tree();
         if tree.child(from.parent, from.name) != Some(source) || tree.child(to.parent, to.name) != target {
             return Err(VolumeError::NotFound);
         }
         let path = tree.path(source).ok_or(VolumeError::NotFound)?;
-        let plan = Plan { source, target, from: path, to: new_path(&tree, to.parent, to.name)? };
-        self.keep_directory(&mut tree, from.parent)?;
+        let plan = Plan { source, target, from: path, to: new_path(tree, to.parent, to.name)? };
+        self.keep_directory(tree, from.parent)?;
         if tree.get(source)?.is_dir() {
-            self.move_directory(&mut tree, &plan, from, to)?;
+            self.move_directory(tree, &plan, from, to)?;
         } else {
-            self.move_object(&mut tree, &plan, from, to, target_open)?;
+            self.move_object(tree, &plan, from, to, target_open)?;
         }
-        touch_parent(&mut tree, from.parent);
-        touch_parent(&mut tree, to.parent);
+        touch_parent(tree, from.parent);
+        touch_parent(tree, to.parent);
         Ok(())
     }
 
@@ -186,7 +222,7 @@ fn move_op(plan: &Plan, source: &Node, base: crate::volume::journal::Base) -> Op
         base,
         size: source.size,
         attr: source.attr,
-        extra: source.extra(),
+        extra: source.extra.clone(),
         write: Uuid::new_v4(),
     }
 }

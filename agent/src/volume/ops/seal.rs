@@ -23,7 +23,7 @@ impl Volume {
             path,
             data: data.id,
             attr: node.attr,
-            extra: node.extra(),
+            extra: node.extra.clone(),
             base: node.base.clone(),
             write: Uuid::new_v4(),
         }))
@@ -35,7 +35,7 @@ impl Volume {
         let (true, Some(open), Some(data)) = (state.dirty, state.open, state.data.clone()) else { return Ok(()) };
         sync_data(data).await?;
         let attr = self.tree().get(ino)?.attr;
-        if let Some(position) = self.amend(open, attr)? {
+        if let Some(position) = self.amend(open, attr, None)? {
             drop(state);
             self.journal.sync(position).await?;
         }

@@ -5,6 +5,7 @@
 
 mod convert;
 mod errors;
+mod keys;
 
 use std::error::Error as StdError;
 use std::ops::Range;
@@ -21,10 +22,13 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{
     ChecksumAlgorithm, ChecksumType, CompletedMultipartUpload, CompletedPart, EncodingType, MetadataDirective,
+    ObjectCannedAcl, RequestPayer, ServerSideEncryption, StorageClass,
 };
 use aws_smithy_http_client::tls::Provider as TlsProvider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use bytes::Bytes;
+
+pub use self::keys::Keys;
 
 use self::convert::{Prefix, body_stream, conditions, copy_source, etag, headers_of, object_info};
 use super::{Body, Condition, Etag, Headers, ObjectInfo, ObjectKey, ObjectStore, Page, Part, StoreError};
@@ -47,8 +51,11 @@ const IDLE_CONNECTIONS: usize = 64;
 /// Signs requests where an endpoint is given and no region is known.
 const DEFAULT_REGION: &str = "us-east-1";
 
-/// Where the objects are.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// In [`Uploads::encryption`]: with keys that S3 keeps itself.
+pub const S3_KEYS: &str = "AES256";
+
+/// Where the objects are, and how they are asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct S3Settings {
     /// Name of the bucket.
     pub bucket: String,
@@ -58,6 +65,43 @@ pub struct S3Settings {
     pub region: Option<String>,
     /// URL of another server than AWS's; its buckets are named in the path.
     pub endpoint: Option<String>,
+    /// Where the keys come from.
+    pub keys: Keys,
+    /// What objects are written with.
+    pub uploads: Uploads,
+    /// The requester pays for transfers, not the owner of the bucket.
+    pub requester_pays: bool,
+}
+
+/// What every object is written with; the bucket's own rules where there is none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Uploads {
+    /// `STANDARD_IA` and the like.
+    pub storage_class: Option<String>,
+    /// [`S3_KEYS`], or the id of a key of KMS.
+    pub encryption: Option<String>,
+    /// A canned ACL.
+    pub acl: Option<String>,
+}
+
+impl Uploads {
+    fn storage_class(&self) -> Option<StorageClass> {
+        self.storage_class.as_deref().map(StorageClass::from)
+    }
+
+    fn encryption(&self) -> Option<ServerSideEncryption> {
+        let by_key =
+            |key: &str| if key == S3_KEYS { ServerSideEncryption::Aes256 } else { ServerSideEncryption::AwsKms };
+        self.encryption.as_deref().map(by_key)
+    }
+
+    fn kms_key(&self) -> Option<String> {
+        self.encryption.clone().filter(|key| key != S3_KEYS)
+    }
+
+    fn acl(&self) -> Option<ObjectCannedAcl> {
+        self.acl.as_deref().map(ObjectCannedAcl::from)
+    }
 }
 
 /// A prefix of a bucket.
@@ -66,11 +110,12 @@ pub struct S3Store {
     client: Client,
     bucket: String,
     prefix: Prefix,
+    uploads: Uploads,
+    payer: Option<RequestPayer>,
 }
 
 impl S3Store {
-    /// Sets the client up: credentials from the SDK's default chain (environment, profile, IMDS), fetched when first
-    /// needed. No request is sent to S3.
+    /// Sets the client up. Credentials are fetched when first needed. No request is sent to S3.
     ///
     /// # Errors
     ///
@@ -80,6 +125,7 @@ impl S3Store {
         if let Some(region) = &settings.region {
             loader = loader.region(Region::new(region.clone()));
         }
+        loader = settings.keys.into_loader(loader);
         let shared = loader.load().await;
         let mut config = configured(aws_sdk_s3::config::Builder::from(&shared), settings.endpoint.as_deref());
         if shared.region().is_none() {
@@ -89,7 +135,9 @@ impl S3Store {
             config = config.region(Region::new(DEFAULT_REGION));
         }
         let client = Client::from_conf(config.build());
-        Ok(Self { client, bucket: settings.bucket, prefix: Prefix(settings.prefix) })
+        let payer = settings.requester_pays.then_some(RequestPayer::Requester);
+        let (prefix, uploads) = (Prefix(settings.prefix), settings.uploads);
+        Ok(Self { client, bucket: settings.bucket, prefix, uploads, payer })
     }
 
     fn key(&self, key: &ObjectKey) -> String {
@@ -151,14 +199,16 @@ async fn read(what: &str, body: ByteStream) -> Result<Bytes, StoreError> {
 #[async_trait]
 impl ObjectStore for S3Store {
     async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo, StoreError> {
-        let call = self.client.head_object().bucket(&self.bucket).key(self.key(key)).send();
+        let call = self.client.head_object().bucket(&self.bucket).key(self.key(key));
+        let call = call.set_request_payer(self.payer.clone()).send();
         let output = answer(key.as_str(), SHORT, call).await?;
         object_info!(key, output)
     }
 
     async fn get(&self, key: &ObjectKey) -> Result<(ObjectInfo, Bytes), StoreError> {
         let what = key.as_str();
-        let call = self.client.get_object().bucket(&self.bucket).key(self.key(key)).send();
+        let call = self.client.get_object().bucket(&self.bucket).key(self.key(key));
+        let call = call.set_request_payer(self.payer.clone()).send();
         let mut output = answer(what, SHORT, call).await?;
         let body = std::mem::take(&mut output.body);
         let info: ObjectInfo = object_info!(key, output)?;
@@ -172,7 +222,8 @@ impl ObjectStore for S3Store {
             return Err(StoreError::Refused(what.to_owned(), "empty range".to_owned()));
         }
         let call = self.client.get_object().bucket(&self.bucket).key(self.key(key)).if_match(&etag.0);
-        let call = call.range(format!("bytes={}-{}", range.start, range.end - 1)).send();
+        let call = call.range(format!("bytes={}-{}", range.start, range.end - 1));
+        let call = call.set_request_payer(self.payer.clone()).send();
         within(what, transfer_time(range.end - range.start), async {
             let output = call.await.map_err(|error| errors::store_error(what, &error))?;
             read(what, output.body).await
@@ -196,6 +247,7 @@ impl ObjectStore for S3Store {
             .set_continuation_token(token.map(str::to_owned))
             .max_keys(i32::from(limit))
             .encoding_type(EncodingType::Url)
+            .set_request_payer(self.payer.clone())
             .send();
         let output = answer(prefix, SHORT, call).await?;
         self.prefix.page(&output)
@@ -223,8 +275,13 @@ impl ObjectStore for S3Store {
             .set_content_encoding(headers.content_encoding)
             .set_content_disposition(headers.content_disposition)
             .set_content_language(headers.content_language)
+            .set_storage_class(self.uploads.storage_class())
+            .set_server_side_encryption(self.uploads.encryption())
+            .set_ssekms_key_id(self.uploads.kms_key())
+            .set_acl(self.uploads.acl())
             .set_if_match(if_match)
             .set_if_none_match(if_none_match)
+            .set_request_payer(self.payer.clone())
             .send();
         let output = answer(key.as_str(), transfer_time(size), call).await?;
         etag(key, output.e_tag)
@@ -254,8 +311,13 @@ impl ObjectStore for S3Store {
             .set_content_encoding(headers.content_encoding)
             .set_content_disposition(headers.content_disposition)
             .set_content_language(headers.content_language)
+            .set_storage_class(self.uploads.storage_class())
+            .set_server_side_encryption(self.uploads.encryption())
+            .set_ssekms_key_id(self.uploads.kms_key())
+            .set_acl(self.uploads.acl())
             .set_if_match(if_match)
             .set_if_none_match(if_none_match)
+            .set_request_payer(self.payer.clone())
             .send();
         let output = answer(to.as_str(), LONG, call).await?;
         etag(to, output.copy_object_result.and_then(|result| result.e_tag))
@@ -270,7 +332,8 @@ impl ObjectStore for S3Store {
                 return Err(StoreError::Refused(key.to_string(), why));
             }
         };
-        let call = self.client.delete_object().bucket(&self.bucket).key(self.key(key)).set_if_match(if_match).send();
+        let call = self.client.delete_object().bucket(&self.bucket).key(self.key(key)).set_if_match(if_match);
+        let call = call.set_request_payer(self.payer.clone()).send();
         answer(key.as_str(), SHORT, call).await.map(drop)
     }
 
@@ -290,6 +353,11 @@ impl ObjectStore for S3Store {
             .set_content_encoding(headers.content_encoding)
             .set_content_disposition(headers.content_disposition)
             .set_content_language(headers.content_language)
+            .set_storage_class(self.uploads.storage_class())
+            .set_server_side_encryption(self.uploads.encryption())
+            .set_ssekms_key_id(self.uploads.kms_key())
+            .set_acl(self.uploads.acl())
+            .set_request_payer(self.payer.clone())
             .send();
         let output = answer(key.as_str(), SHORT, call).await?;
         output.upload_id.ok_or_else(|| StoreError::Transient(key.to_string(), "no upload id in the reply".to_owned()))
@@ -306,6 +374,7 @@ impl ObjectStore for S3Store {
             .part_number(number)
             .checksum_algorithm(ChecksumAlgorithm::Crc64Nvme)
             .body(stream)
+            .set_request_payer(self.payer.clone())
             .send();
         let output = answer(key.as_str(), transfer_time(size), call).await?;
         Ok(Part { number, etag: etag(key, output.e_tag)? })
@@ -331,6 +400,7 @@ impl ObjectStore for S3Store {
             .checksum_type(ChecksumType::FullObject)
             .set_if_match(if_match)
             .set_if_none_match(if_none_match)
+            .set_request_payer(self.payer.clone())
             .send();
         let output = answer(key.as_str(), LONG, call).await?;
         etag(key, output.e_tag)
@@ -338,7 +408,8 @@ impl ObjectStore for S3Store {
 
     async fn multipart_abort(&self, key: &ObjectKey, upload: &str) -> Result<(), StoreError> {
         let call = self.client.abort_multipart_upload().bucket(&self.bucket).key(self.key(key)).upload_id(upload);
-        answer(key.as_str(), SHORT, call.send()).await.map(drop)
+        let call = call.set_request_payer(self.payer.clone()).send();
+        answer(key.as_str(), SHORT, call).await.map(drop)
     }
 }
 

@@ -38,7 +38,6 @@ impl Remote {
             etag: info.etag.clone(),
             size: info.size,
             last_modified: Some(info.last_modified),
-            extra: Extra::from(&info.headers),
             racy: age < RACY,
         }
     }
@@ -93,6 +92,7 @@ impl Tree {
         match found {
             Found::File { path, info } => {
                 node.attr = attr::from_object(info, false, owner);
+                node.extra = Extra::from(&info.headers);
                 node.remote = Some(Remote::new(path, info));
             }
             Found::Dir { marker: Some(info) } => {
@@ -100,10 +100,12 @@ impl Tree {
                 node.attr = attr::from_object(info, true, owner);
                 node.attr.mtime = node.attr.mtime.max(local.0);
                 node.attr.ctime = node.attr.ctime.max(local.1);
+                node.extra = Extra::from(&info.headers);
                 node.remote = Some(Remote::new("", info));
                 node.dir_mut()?.marker = true;
             }
             Found::Dir { marker: None } => {
+                node.extra = Extra::default();
                 node.remote = None;
                 node.dir_mut()?.marker = false;
             }
@@ -221,6 +223,7 @@ fn new_node(found: &Found, owner: Owner) -> Node {
             };
             let mut node = Node::new(attr, kind, Place::Gone);
             node.size = info.size;
+            node.extra = Extra::from(&info.headers);
             node.base = Base::Version(info.etag.clone());
             node.remote = Some(Remote::new(path, info));
             node
@@ -228,6 +231,7 @@ fn new_node(found: &Found, owner: Owner) -> Node {
         Found::Dir { marker } => {
             let dir = Dir { marker: marker.is_some(), ..Dir::default() };
             let mut node = Node::new(directory_attr(marker.as_ref(), owner), Kind::Dir(dir), Place::Gone);
+            node.extra = marker.as_ref().map(|info| Extra::from(&info.headers)).unwrap_or_default();
             node.remote = marker.as_ref().map(|info| Remote::new("", info));
             node
         }

@@ -21,8 +21,6 @@ pub(crate) struct Remote {
     pub(crate) size: u64,
     /// None after our own upload, whose answer does not tell.
     pub(crate) last_modified: Option<SystemTime>,
-    /// Headers that are not attributes.
-    pub(crate) extra: Extra,
     /// It was so young when we looked that a change within the same second would not show in a listing.
     pub(crate) racy: bool,
 }
@@ -33,7 +31,7 @@ pub(crate) enum Kind {
     File(Arc<Content>),
     /// The target, once known.
     Symlink(Option<String>),
-    /// A FIFO, socket or device that another tool stored.
+    /// A FIFO, socket or device.
     Special,
 }
 
@@ -90,6 +88,8 @@ pub(crate) enum Opaque {
 #[derive(Debug, Default)]
 pub(crate) struct Dir {
     pub(crate) children: BTreeMap<String, Child>,
+    /// How many of them are directories that were looked at.
+    pub(crate) subdirectories: u32,
     /// When the children were all that S3 has.
     pub(crate) listed: Option<Stamp>,
     /// Whether it has a marker object, or will have.
@@ -105,6 +105,8 @@ pub(crate) struct Dir {
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) attr: Attr,
+    /// Headers that are not in `attr`: extended attributes, and what other tools put there.
+    pub(crate) extra: Extra,
     pub(crate) size: u64,
     pub(crate) kind: Kind,
     pub(crate) place: Place,
@@ -130,6 +132,7 @@ impl Node {
     pub(crate) fn new(attr: Attr, kind: Kind, place: Place) -> Self {
         Self {
             attr,
+            extra: Extra::default(),
             size: 0,
             kind,
             place,
@@ -169,10 +172,5 @@ impl Node {
 
     pub(crate) fn is_dir(&self) -> bool {
         matches!(self.kind, Kind::Dir(_))
-    }
-
-    /// The headers to keep over a change.
-    pub(crate) fn extra(&self) -> Extra {
-        self.remote.as_ref().map(|remote| remote.extra.clone()).unwrap_or_default()
     }
 }

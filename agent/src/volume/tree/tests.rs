@@ -9,7 +9,7 @@ use crate::volume::store::{Etag, Headers, ObjectInfo};
 const OWNER: Owner = Owner { uid: 1, gid: 1 };
 
 fn tree() -> Tree {
-    Tree::new(Attr::new(libc::S_IFDIR | 0o755, 0, 0), Duration::from_secs(60))
+    Tree::new(Attr::new(libc::S_IFDIR | 0o755, 0, 0), Extra::default(), Duration::from_secs(60))
 }
 
 fn directory() -> Node {

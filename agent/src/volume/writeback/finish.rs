@@ -4,7 +4,6 @@ use std::sync::atomic::Ordering;
 
 use super::{Tag, pending};
 use crate::volume::Volume;
-use crate::volume::attr::Extra;
 use crate::volume::cache::DataFile;
 use crate::volume::control::Failure;
 use crate::volume::journal::{Base, Op, Outcome, Record, Seq, Unfinished};
@@ -43,7 +42,7 @@ pub(super) struct Uploaded {
     pub(super) path: String,
     pub(super) etag: Etag,
     pub(super) size: u64,
-    pub(super) extra: Extra,
+    pub(super) content_type: Option<String>,
 }
 
 impl Uploaded {
@@ -52,8 +51,8 @@ impl Uploaded {
     }
 
     fn into_remote(self) -> Remote {
-        let Self { path, etag, size, extra } = self;
-        Remote { path, etag, size, last_modified: None, extra, racy: true }
+        let Self { path, etag, size, .. } = self;
+        Remote { path, etag, size, last_modified: None, racy: true }
     }
 }
 
@@ -149,6 +148,7 @@ fn apply(tree: &mut Tree, seq: Seq, tag: &Tag, effect: Effect, conflicts: &std::
 fn note_uploaded(tree: &mut Tree, tag: &Tag, uploaded: Uploaded) {
     let Some(node) = tag.ino.and_then(|ino| tree.get_mut(ino).ok()) else { return };
     node.base = uploaded.base();
+    node.extra.content_type.clone_from(&uploaded.content_type);
     node.remote = Some(uploaded.into_remote());
 }
 

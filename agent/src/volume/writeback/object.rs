@@ -83,8 +83,7 @@ impl Volume {
             }
             Err(error) => return Err(error),
         };
-        let extra = Extra::from(&headers);
-        let done = Uploaded { path: path.to_owned(), etag, size: change.size, extra };
+        let done = Uploaded { path: path.to_owned(), etag, size: change.size, content_type: headers.content_type };
         Ok(Performed::new(outcome(done.base()), Effect::Uploaded(done)))
     }
 
@@ -101,16 +100,18 @@ impl Volume {
     pub(super) async fn put_marker(&self, path: &str, attr: &Attr, extra: &Extra, write: Uuid) -> Result<Performed> {
         let headers = marker_headers(attr, extra, write);
         self.put_empty(path, &headers, &Condition::Always).await?;
+        self.remove_other_forms(path).await?;
         Ok(Performed::default())
     }
 
-    async fn put_empty(&self, path: &str, headers: &Headers, condition: &Condition) -> Result<Etag> {
+    pub(super) async fn put_empty(&self, path: &str, headers: &Headers, condition: &Condition) -> Result<Etag> {
         let key = ObjectKey::new(directory_key(path));
         self.store.put(&key, Body::Bytes(Bytes::new()), headers, condition).await
     }
 
     /// Deletes a directory's marker.
     pub(super) async fn remove_marker(&self, path: &str) -> Result<Performed> {
+        self.remove_other_forms(path).await?;
         match self.store.delete(&ObjectKey::new(directory_key(path)), &Condition::Always).await {
             Ok(()) | Err(StoreError::NotFound(_)) => Ok(Performed::default()),
             Err(error) => Err(error),

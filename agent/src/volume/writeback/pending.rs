@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use crate::volume::attr::{Attr, Extra};
 use crate::volume::journal::{Op, Outcome, Seq};
 
 #[derive(Debug)]
@@ -105,11 +106,11 @@ impl<T> Pending<T> {
         self.entries.get(&seq).map(|entry| (&entry.op, &entry.tag))
     }
 
-    /// Changes the attributes an operation writes; false when it has started already.
-    pub(crate) fn amend(&mut self, seq: Seq, attr: crate::volume::attr::Attr) -> bool {
+    /// Changes the attributes an operation writes; false when it has started already, or does not write these.
+    pub(crate) fn amend(&mut self, seq: Seq, attr: Attr, extra: Option<&Extra>) -> bool {
         match self.entries.get_mut(&seq) {
-            Some(entry) if !entry.started => {
-                entry.op.set_attr(attr);
+            Some(entry) if !entry.started && (extra.is_none() || entry.op.has_extra()) => {
+                entry.op.set_attr(attr, extra);
                 true
             }
             _ => false,
@@ -153,6 +154,11 @@ impl<T> Pending<T> {
     /// All operations, in order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Seq, &Op, &T)> {
         self.entries.iter().map(|(seq, entry)| (*seq, &entry.op, &entry.tag))
+    }
+
+    /// How many have started.
+    pub(crate) fn running(&self) -> usize {
+        self.entries.values().filter(|entry| entry.started).count()
     }
 
     pub(crate) fn contains(&self, seq: Seq) -> bool {

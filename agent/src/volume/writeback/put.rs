@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use uuid::Uuid;
 
@@ -27,24 +28,24 @@ type Result<T> = std::result::Result<T, StoreError>;
 
 /// What an object is made of.
 #[derive(Debug)]
-pub(super) enum Source<'a> {
+pub(super) enum Source {
     Data(Arc<DataFile>),
-    /// The target of a symbolic link.
-    Target(&'a str),
+    /// The target of a symbolic link; nothing for a device, FIFO or socket.
+    Inline(Bytes),
 }
 
-impl Source<'_> {
+impl Source {
     fn length(&self) -> Result<u64> {
         match self {
             Self::Data(data) => Ok(data.file.metadata().map_err(|error| StoreError::Local(error.to_string()))?.len()),
-            Self::Target(target) => Ok(target.len() as u64),
+            Self::Inline(bytes) => Ok(bytes.len() as u64),
         }
     }
 
     fn body(&self, length: u64) -> Body {
         match self {
             Self::Data(data) => Body::file(&data.path, 0..length),
-            Self::Target(target) => Body::Bytes((*target).to_owned().into()),
+            Self::Inline(bytes) => Body::Bytes(bytes.clone()),
         }
     }
 }
@@ -57,20 +58,21 @@ pub(super) struct Upload<'a> {
     pub(super) extra: &'a Extra,
     pub(super) base: &'a Base,
     pub(super) write: Uuid,
-    pub(super) source: Source<'a>,
+    pub(super) source: Source,
 }
 
 impl Volume {
     pub(super) async fn put_file(&self, upload: &Upload<'_>) -> Result<Performed> {
         let content_type = match upload.source {
             Source::Data(_) => attr::content_type(upload.path),
-            Source::Target(_) => attr::UNKNOWN_TYPE,
+            Source::Inline(_) => attr::UNKNOWN_TYPE,
         };
         let headers = attr::to_headers(upload.attr, upload.extra, content_type, upload.write);
         let (condition, _) = self.condition(upload.path, upload.base).await?;
         let size = upload.source.length()?;
         if let Some(etag) = self.settle(upload, upload.path, &headers, &condition).await? {
-            let done = Uploaded { path: upload.path.to_owned(), etag, size, extra: Extra::from(&headers) };
+            let done =
+                Uploaded { path: upload.path.to_owned(), etag, size, content_type: headers.content_type.clone() };
             return Ok(Performed::new(vec![(done.path.clone(), done.base())], Effect::Uploaded(done)));
         }
         self.keep_loser(upload, &headers, size).await
@@ -129,7 +131,7 @@ impl Volume {
         }
         let etag = etag.ok_or_else(|| StoreError::Refused(copy.clone(), "both conflict names are taken".to_owned()))?;
         tracing::warn!(path = upload.path, copy, "somebody else changed the file first, ours is kept beside it");
-        let done = Uploaded { path: copy, etag, size, extra: Extra::from(headers) };
+        let done = Uploaded { path: copy, etag, size, content_type: headers.content_type.clone() };
         Ok(Performed::new(vec![(upload.path.to_owned(), Base::Unknown)], Effect::Lost(done)))
     }
 

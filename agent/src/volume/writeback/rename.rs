@@ -50,7 +50,7 @@ impl Volume {
             }
         }
         let lost = path != copy.to;
-        let done = Uploaded { path, etag, size: copy.size, extra: Extra::from(&headers) };
+        let done = Uploaded { path, etag, size: copy.size, content_type: headers.content_type.clone() };
         if lost {
             return Ok(Performed::new(unknown(copy), Effect::Lost(done)));
         }
@@ -117,6 +117,7 @@ impl Volume {
         loop {
             let page = self.store.list(&prefix, None, None, PAGE).await?;
             if page.objects.is_empty() {
+                self.move_other_forms(from, to).await?;
                 return Ok(Performed::new(outcome, Effect::Moved { from: from.to_owned(), to: to.to_owned() }));
             }
             let moved: Vec<(String, Etag)> = futures::stream::iter(page.objects)

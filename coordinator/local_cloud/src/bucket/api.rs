@@ -11,7 +11,7 @@ use s3s::dto::{
     GetBucketLocationOutput, GetObjectAttributesInput, GetObjectAttributesOutput, GetObjectInput, GetObjectOutput,
     HeadBucketInput, HeadBucketOutput, HeadObjectInput, HeadObjectOutput, ListBucketsInput, ListBucketsOutput,
     ListMultipartUploadsInput, ListMultipartUploadsOutput, ListObjectsInput, ListObjectsOutput, ListObjectsV2Input,
-    ListObjectsV2Output, ListPartsInput, ListPartsOutput, Owner, PutObjectInput, PutObjectOutput, UploadPartCopyInput,
+    ListObjectsV2Output, ListPartsInput, ListPartsOutput, PutObjectInput, PutObjectOutput, UploadPartCopyInput,
     UploadPartCopyOutput, UploadPartInput, UploadPartOutput,
 };
 use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
@@ -121,6 +121,5 @@ fn list_buckets(store: &Store, input: &ListBucketsInput) -> S3Result<ListBuckets
         };
         named.map(listed).collect()
     });
-    let owner = Owner { display_name: None, id: Some("000000000000".to_owned()) };
-    Ok(ListBucketsOutput { buckets: Some(buckets), owner: Some(owner), ..ListBucketsOutput::default() })
+    Ok(ListBucketsOutput { buckets: Some(buckets), owner: Some(lists::owner()), ..ListBucketsOutput::default() })
 }

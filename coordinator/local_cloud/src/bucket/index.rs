@@ -90,6 +90,11 @@ pub(super) enum Record {
 }
 
 impl Record {
+    /// Whether room on the disk is free after it.
+    pub(super) fn frees(&self) -> bool {
+        matches!(self, Self::Delete { .. } | Self::Abort { .. } | Self::DeleteBucket { .. })
+    }
+
     /// Blobs that the index uses once more after this record.
     pub(super) fn blobs(&self) -> Vec<Uuid> {
         match self {

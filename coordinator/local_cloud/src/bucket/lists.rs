@@ -6,7 +6,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use s3s::dto::{
     ChecksumAlgorithm, ChecksumType, CommonPrefix, EncodingType, ListMultipartUploadsInput, ListMultipartUploadsOutput,
     ListObjectsInput, ListObjectsOutput, ListObjectsV2Input, ListObjectsV2Output, MultipartUpload, ObjectStorageClass,
-    StorageClass,
+    Owner, StorageClass,
 };
 use s3s::{S3Request, S3Result, s3_error};
 
@@ -66,7 +66,12 @@ fn groups<V>(page: &Page<'_, V>, encoding: Encoding) -> Option<Vec<CommonPrefix>
     Some(page.groups.iter().map(|group| CommonPrefix { prefix: Some(encoding.write(group)) }).collect())
 }
 
-fn entry(key: &str, object: &Object, encoding: Encoding) -> s3s::dto::Object {
+/// Who owns everything here.
+pub(super) fn owner() -> Owner {
+    Owner { display_name: None, id: Some("000000000000".to_owned()) }
+}
+
+fn entry(key: &str, object: &Object, encoding: Encoding, owner: Option<&Owner>) -> s3s::dto::Object {
     let class = object.headers.storage_class.clone();
     let algorithm = object.checksum.as_ref().map(|sum| vec![ChecksumAlgorithm::from_static(sum.algorithm.name())]);
     s3s::dto::Object {
@@ -75,6 +80,7 @@ fn entry(key: &str, object: &Object, encoding: Encoding) -> s3s::dto::Object {
         e_tag: Some(tag(&object.etag)),
         key: Some(encoding.write(key)),
         last_modified: Some(timestamp(object.modified)),
+        owner: owner.cloned(),
         size: i64::try_from(object.size).ok(),
         storage_class: Some(ObjectStorageClass::from(class.unwrap_or_else(|| ObjectStorageClass::STANDARD.to_owned()))),
         ..s3s::dto::Object::default()
@@ -94,6 +100,7 @@ pub(super) fn objects_v2(store: &Store, request: &S3Request<ListObjectsV2Input>)
         (None, Some(key)) => Position::AfterKey(key.clone()),
         (None, None) => Position::Start,
     };
+    let owner = input.fetch_owner.unwrap_or(false).then(owner);
     store.read(|index| {
         let page = listing::list(&index.bucket(&input.bucket)?.objects, query, start);
         Ok(ListObjectsV2Output {
@@ -104,7 +111,9 @@ pub(super) fn objects_v2(store: &Store, request: &S3Request<ListObjectsV2Input>)
             continuation_token: input.continuation_token.clone(),
             is_truncated: Some(page.next.is_some()),
             next_continuation_token: page.next.as_ref().map(Position::token),
-            contents: Some(page.entries.iter().map(|(key, object)| entry(key, object, encoding)).collect()),
+            contents: Some(
+                page.entries.iter().map(|(key, object)| entry(key, object, encoding, owner.as_ref())).collect(),
+            ),
             common_prefixes: groups(&page, encoding),
             delimiter: encoding.write_some(query.delimiter),
             encoding_type: input.encoding_type.clone(),
@@ -125,6 +134,7 @@ pub(super) fn objects_v1(store: &Store, request: &S3Request<ListObjectsInput>) -
         None | Some("") => Position::Start,
         Some(marker) => Position::of_marker(marker, prefix, query.delimiter),
     };
+    let owner = owner();
     store.read(|index| {
         let page = listing::list(&index.bucket(&input.bucket)?.objects, query, start);
         let next_marker = match &page.next {
@@ -137,7 +147,9 @@ pub(super) fn objects_v1(store: &Store, request: &S3Request<ListObjectsInput>) -
             marker: Some(encoding.write(input.marker.as_deref().unwrap_or_default())),
             max_keys: Some(max_keys),
             is_truncated: Some(page.next.is_some()),
-            contents: Some(page.entries.iter().map(|(key, object)| entry(key, object, encoding)).collect()),
+            contents: Some(
+                page.entries.iter().map(|(key, object)| entry(key, object, encoding, Some(&owner))).collect(),
+            ),
             common_prefixes: groups(&page, encoding),
             delimiter: encoding.write_some(query.delimiter),
             next_marker: next_marker.map(|marker| encoding.write(marker)),

@@ -7,8 +7,19 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+/// The extension of a log that is to replace the one there is.
+const NEW: &str = "new";
+
+/// So much of the disk is set aside for records that free room: a full disk can be cleared.
+const RESERVE: u64 = 1 << 20;
+
+/// Less is not worth setting aside.
+const MIN_RESERVE: u64 = 16 << 10;
 
 /// An open log.
 #[derive(Debug)]
@@ -16,6 +27,8 @@ pub(super) struct Log {
     path: PathBuf,
     file: File,
     length: u64,
+    /// Up to here the disk has room for the file.
+    room: u64,
     records: usize,
     broken: bool,
 }
@@ -43,13 +56,51 @@ impl Log {
             length += read;
             records += 1;
         }
-        file.set_len(length)?;
-        Ok(Self { path: path.to_owned(), file, length, records, broken: false })
+        if length < total {
+            file.set_len(length)?;
+        }
+        remove_if_there(&path.with_extension(NEW))?;
+        let mut log = Self { path: path.to_owned(), file, length, room: length, records, broken: false };
+        log.set_aside_what_is_there();
+        Ok(log)
     }
 
     /// Records in the log.
     pub(super) fn records(&self) -> usize {
         self.records
+    }
+
+    /// Sees to it that there is room for records that free room. To be called before others are appended.
+    pub(super) fn set_aside(&mut self) -> io::Result<()> {
+        if self.room >= self.length + RESERVE { Ok(()) } else { self.allocate(2 * RESERVE) }
+    }
+
+    /// Sets aside what there is, if less than that.
+    fn set_aside_what_is_there(&mut self) {
+        let mut size = 2 * RESERVE;
+        while let Err(error) = self.allocate(size) {
+            size /= 2;
+            if size < MIN_RESERVE {
+                tracing::warn!(%error, "no room could be set aside for the bucket log");
+                break;
+            }
+        }
+    }
+
+    /// Makes room for so many bytes more.
+    fn allocate(&mut self, size: u64) -> io::Result<()> {
+        let offset = i64::try_from(self.length).map_err(io::Error::other)?;
+        loop {
+            match fallocate(&self.file, FallocateFlags::FALLOC_FL_KEEP_SIZE, offset, size.cast_signed()) {
+                Err(Errno::EINTR) => {}
+                // Some file systems cannot: deletions take their chances there.
+                Ok(()) | Err(Errno::EOPNOTSUPP) => {
+                    self.room = self.length + size;
+                    return Ok(());
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// Appends records: all of them or, with an error, none.
@@ -64,6 +115,8 @@ impl Log {
         self.file.seek(SeekFrom::Start(self.length))?;
         if let Err(error) = self.file.write_all(&bytes) {
             self.broken = self.file.set_len(self.length).is_err();
+            self.room = self.length;
+            self.set_aside_what_is_there();
             return Err(error);
         }
         self.length += bytes.len() as u64;
@@ -73,20 +126,37 @@ impl Log {
 
     /// Replaces the log by one with `records` alone.
     pub(super) fn rewrite<R: Serialize>(&mut self, records: impl Iterator<Item = R>) -> io::Result<()> {
-        let path = self.path.with_extension("new");
-        let mut writer = BufWriter::new(File::create(&path)?);
-        let (mut count, mut bytes) = (0, Vec::new());
-        for record in records {
-            bytes.clear();
-            encode(&record, &mut bytes)?;
-            writer.write_all(&bytes)?;
-            count += 1;
-        }
-        let mut file = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
-        let length = file.stream_position()?;
+        let path = self.path.with_extension(NEW);
+        let (file, length, count) = write_all(&path, records).inspect_err(|_| {
+            let _ = remove_if_there(&path);
+        })?;
         fs::rename(&path, &self.path)?;
-        *self = Self { path: std::mem::take(&mut self.path), file, length, records: count, broken: false };
+        let path = std::mem::take(&mut self.path);
+        *self = Self { path, file, length, room: length, records: count, broken: false };
+        self.set_aside_what_is_there();
         Ok(())
+    }
+}
+
+/// A new file with these records, its length and their number.
+fn write_all<R: Serialize>(path: &Path, records: impl Iterator<Item = R>) -> io::Result<(File, u64, usize)> {
+    let mut writer = BufWriter::new(File::create(path)?);
+    let (mut count, mut bytes) = (0, Vec::new());
+    for record in records {
+        bytes.clear();
+        encode(&record, &mut bytes)?;
+        writer.write_all(&bytes)?;
+        count += 1;
+    }
+    let mut file = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
+    let length = file.stream_position()?;
+    Ok((file, length, count))
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -149,6 +219,20 @@ mod tests {
         bytes[10] ^= 1;
         fs::write(&path, &bytes).unwrap();
         assert_eq!(load(&path).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn a_killed_rewrite_leaves_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        written(&path, &["one", "two"]);
+        fs::write(path.with_extension(NEW), "half a rec").unwrap();
+        assert_eq!(load(&path).unwrap(), ["one", "two"]);
+        assert!(!path.with_extension(NEW).exists());
+        assert_eq!(
+            fs::metadata(&path).unwrap().len(),
+            written(&directory.path().join("same"), &["one", "two"]).len() as u64
+        );
     }
 
     #[test]

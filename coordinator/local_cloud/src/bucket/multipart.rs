@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::checksum::{self, Algorithm, Checksum, Claims, Kind, checksums_of, set_checksums};
 use super::conditions::{WriteCondition, now, timestamp};
-use super::headers::{headers_of, refuse_customer_key, set_encryption};
+use super::headers::{Headers, headers_of, refuse_customer_key, set_encryption};
 use super::index::{Object, PartFacts, Record, Upload, UploadedPart};
 use super::object::tag;
 use super::receive::receive;
@@ -82,6 +82,8 @@ pub(super) struct Target<'a> {
     key: &'a str,
     upload_id: &'a str,
     number: i32,
+    /// Of the upload.
+    pub(super) headers: Headers,
 }
 
 /// The place of a part and the checksum its upload wants.
@@ -95,9 +97,11 @@ pub(super) fn target<'a>(
     if !(1..=MAX_PART_NUMBER).contains(&number) {
         return Err(s3_error!(InvalidArgument, "Part number must be an integer between 1 and 10000, inclusive"));
     }
-    let wanted = store.read(|index| index.bucket(bucket)?.upload(key, upload_id).map(|upload| upload.checksum))?;
+    let (wanted, headers) = store.read(|index| {
+        index.bucket(bucket)?.upload(key, upload_id).map(|upload| (upload.checksum, upload.headers.clone()))
+    })?;
     let algorithm = wanted.map_or(Algorithm::Crc64Nvme, |(algorithm, _)| algorithm);
-    Ok((Target { bucket, key, upload_id, number }, algorithm))
+    Ok((Target { bucket, key, upload_id, number, headers }, algorithm))
 }
 
 impl Target<'_> {
@@ -137,6 +141,7 @@ pub(super) async fn put_part(store: &Store, mut request: S3Request<UploadPartInp
         extents: received.extents,
     };
     let mut output = UploadPartOutput { e_tag: Some(tag(&part.etag)), ..UploadPartOutput::default() };
+    set_encryption!(output, target.headers);
     if let Some(checksum) = received.digests.checksum(claims.algorithm()) {
         set_checksums!(output, checksum);
     }

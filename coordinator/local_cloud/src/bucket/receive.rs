@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
+use http::StatusCode;
 use s3s::dto::StreamingBlob;
-use s3s::{S3Result, s3_error};
+use s3s::{S3Error, S3Result, s3_error};
 use uuid::Uuid;
 
 use super::blob::{Blobs, Extent, Pin};
 use super::checksum::{Algorithm, Digests, Hasher};
-use super::store::internal;
+use super::store::{internal, refusal};
 
 /// S3's limit for one PUT, part or COPY.
 pub(super) const MAX_SINGLE: u64 = 5 << 30;
@@ -70,8 +71,20 @@ async fn next(body: &mut StreamingBlob) -> S3Result<Option<Bytes>> {
     match tokio::time::timeout(IDLE, body.next()).await {
         Ok(None) => Ok(None),
         Ok(Some(Ok(bytes))) => Ok(Some(bytes)),
-        Ok(Some(Err(error))) => Err(s3_error!(IncompleteBody, "the body could not be read: {error}")),
+        Ok(Some(Err(error))) => Err(unreadable(&error.to_string())),
         Err(_) => Err(s3_error!(RequestTimeout, "Your socket connection was not read from or written to in time.")),
+    }
+}
+
+/// Why a body could not be read to its end. `s3s` tells it in text alone.
+fn unreadable(error: &str) -> S3Error {
+    if error.ends_with("Sha256Mismatch") {
+        let message = "The provided 'x-amz-content-sha256' header does not match what was computed.";
+        refusal("XAmzContentSHA256Mismatch", StatusCode::BAD_REQUEST, message)
+    } else if error.ends_with("SignatureMismatch") {
+        s3_error!(SignatureDoesNotMatch, "The signature of a chunk does not match its bytes.")
+    } else {
+        s3_error!(IncompleteBody, "the body could not be read: {error}")
     }
 }
 

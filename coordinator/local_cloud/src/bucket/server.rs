@@ -1,29 +1,23 @@
-//! The HTTP side: connections, their limits, and the end of them.
+//! The HTTP side: every request asks the faults first what is to happen to it.
 
-use std::pin::pin;
+use std::error::Error;
 use std::sync::Arc;
-use std::time::Duration;
 
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Method, Request, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::service::Service;
+use jiff::Timestamp;
+use s3s::{Body, HttpResponse};
+use tokio::net::TcpListener;
 
 use super::BucketService;
-
-/// Further connections wait in the listener's queue.
-const MAX_CONNECTIONS: usize = 4096;
-
-/// A client must send the headers of a request within this.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Requests in progress may go on for so long after the shutdown began.
-const GRACE: Duration = Duration::from_secs(5);
-
-/// After a failed `accept` (mostly: too many open files).
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+use super::reply::{Completed, REQUEST_ID};
+use crate::faults::{Faults, S3Effect, S3Failure};
+use crate::http_server::{self, Answers};
 
 /// Serves until `shutdown` is done, then lets requests in progress end for a few seconds.
 ///
@@ -35,58 +29,85 @@ pub async fn serve(
     service: BucketService,
     shutdown: impl Future<Output = ()> + Send,
 ) -> std::io::Result<()> {
-    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-    let mut shutdown = pin!(shutdown);
-    loop {
-        let accepted = async {
-            let permit = Arc::clone(&connections).acquire_owned().await;
-            (listener.accept().await, permit)
-        };
-        let (accepted, permit) = tokio::select! {
-            () = &mut shutdown => break,
-            accepted = accepted => accepted,
-        };
-        match accepted {
-            Ok((stream, _)) => {
-                let connection = connection(stream, service.clone(), stop.clone());
-                tasks.spawn(async move {
-                    connection.await;
-                    drop(permit);
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a connection was not accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-    stop.cancel();
-    tasks.close();
-    if tokio::time::timeout(GRACE, tasks.wait()).await.is_err() {
-        tracing::warn!(connections = tasks.len(), "bucket connections were cut off at shutdown");
-    }
-    Ok(())
+    let edge = Edge { protocol: service.protocol, faults: service.faults };
+    http_server::serve(listener, edge, shutdown).await
 }
 
-async fn connection(stream: TcpStream, service: BucketService, stop: CancellationToken) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "nodelay was not set");
+/// The protocol behind the faults.
+#[derive(Clone)]
+struct Edge {
+    protocol: Completed,
+    faults: Option<Arc<Faults>>,
+}
+
+/// The connection is closed without an answer: a fault wants it so.
+#[derive(Debug, thiserror::Error)]
+#[error("closed by a fault")]
+struct HungUp;
+
+type BoxError = Box<dyn Error + Send + Sync>;
+
+impl Service<Request<Incoming>> for Edge {
+    type Response = HttpResponse;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<HttpResponse, BoxError>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let edge = self.clone();
+        Box::pin(async move {
+            let effect = edge.effect(&request);
+            tokio::time::sleep(effect.wait).await;
+            match effect.failure {
+                None | Some(S3Failure::Slow { .. }) => Ok(Service::call(&edge.protocol, request).await?),
+                Some(S3Failure::Outage) => Err(HungUp.into()),
+                Some(S3Failure::Unanswered) => {
+                    Service::call(&edge.protocol, request).await?;
+                    Err(HungUp.into())
+                }
+                Some(S3Failure::Refused { code }) => Ok(refuse(request, &code).await),
+            }
+        })
     }
-    let mut connection = pin!(
-        http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), service.protocol)
-    );
-    let result = tokio::select! {
-        result = connection.as_mut() => result,
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            tokio::time::timeout(GRACE, connection).await.unwrap_or(Ok(()))
-        }
+}
+
+impl Answers for Edge {
+    type Out = Body;
+
+    fn accepts(&self) -> bool {
+        self.faults.as_ref().is_none_or(|faults| !faults.is_s3_away(Timestamp::now()))
+    }
+}
+
+impl Edge {
+    fn effect(&self, request: &Request<Incoming>) -> S3Effect {
+        let Some(faults) = &self.faults else { return S3Effect::default() };
+        faults.of_s3(request.method().as_str(), request.uri().path(), Timestamp::now())
+    }
+}
+
+/// An error of S3, after the whole request was read: an answer before that would reach few clients.
+async fn refuse(request: Request<Incoming>, code: &str) -> HttpResponse {
+    let is_head = request.method() == Method::HEAD;
+    let mut body = request.into_body();
+    while let Some(Ok(_)) = body.frame().await {}
+    let (status, message) = match code {
+        "SlowDown" => (StatusCode::SERVICE_UNAVAILABLE, "Please reduce your request rate."),
+        "ServiceUnavailable" => (StatusCode::SERVICE_UNAVAILABLE, "Service is unable to handle request."),
+        "AccessDenied" => (StatusCode::FORBIDDEN, "Access Denied"),
+        _ => (StatusCode::INTERNAL_SERVER_ERROR, "We encountered an internal error. Please try again."),
     };
-    if let Err(error) = result {
-        tracing::debug!(%error, "a connection ended early");
+    let id = uuid::Uuid::new_v4().to_string();
+    let text = format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{}</Code><Message>{message}</Message><RequestId>{id}\
+         </RequestId></Error>",
+        quick_xml::escape::escape(code),
+    );
+    let body = if is_head { Bytes::new() } else { Bytes::from(text) };
+    let mut response = HttpResponse::new(Body::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/xml"));
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, id);
     }
+    response
 }

@@ -5,8 +5,9 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use http::StatusCode;
 use parking_lot::Mutex;
-use s3s::{S3Error, S3Result, s3_error};
+use s3s::{S3Error, S3ErrorCode, S3Result, s3_error};
 
 use super::blob::{Blobs, Pin};
 use super::index::{self, Index, Object, Record};
@@ -63,6 +64,9 @@ impl Store {
         {
             let mut state = self.state.lock();
             let records = decide(&state.index)?;
+            if !records.iter().all(Record::frees) {
+                state.log.set_aside().map_err(internal)?;
+            }
             state.log.append(&records).map_err(internal)?;
             for record in records {
                 self.blobs.retain(&record.blobs());
@@ -90,7 +94,18 @@ impl State {
 /// A failure of the disk, as the client sees it.
 pub(super) fn internal(error: io::Error) -> S3Error {
     tracing::error!(%error, "bucket directory failed");
+    if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+        let message = "The disk under the buckets is full. Delete objects, or make room on it.";
+        return refusal("InsufficientStorage", StatusCode::INSUFFICIENT_STORAGE, message);
+    }
     s3_error!(error, InternalError, "We encountered an internal error. Please try again.")
+}
+
+/// An error whose code `s3s` does not know.
+pub(super) fn refusal(code: &'static str, status: StatusCode, message: &'static str) -> S3Error {
+    let mut error = S3Error::with_message(S3ErrorCode::Custom(code.into()), message);
+    error.set_status_code(status);
+    error
 }
 
 #[cfg(test)]

@@ -4,8 +4,10 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::ExitCode;
 
+use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::faults::admin::{self, Ask};
 use crate::fleet::{self, Instance};
 use crate::info::CloudInfo;
 use crate::layout::Layout;
@@ -16,6 +18,8 @@ struct Status {
     #[serde(flatten)]
     info: CloudInfo,
     instances: Vec<Row>,
+    /// Those that are not over.
+    faults: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -51,9 +55,11 @@ impl From<Instance> for Row {
 
 pub(super) fn run(directory: &Path, json: bool) -> anyhow::Result<ExitCode> {
     let info = CloudInfo::load(directory)?;
-    let mut instances: Vec<Instance> = fleet::load_instances(&Layout::open(directory)?)?.into_values().collect();
+    let layout = Layout::open(directory)?;
+    let mut instances: Vec<Instance> = fleet::load_instances(&layout)?.into_values().collect();
     instances.sort_by_key(|instance| (instance.reservation.launched_at, instance.index));
-    let status = Status { info, instances: instances.into_iter().map(Row::from).collect() };
+    let faults = admin::ask(&layout, &Ask::List)?.iter().filter(|fault| !fault.is_over(Timestamp::now())).count();
+    let status = Status { info, instances: instances.into_iter().map(Row::from).collect(), faults };
     if json {
         println!("{}", serde_json::to_string_pretty(&status)?);
     } else {
@@ -66,6 +72,9 @@ fn print_text(status: &Status) {
     let CloudInfo { pid, directory, ec2_endpoint, s3_endpoint, cidr, bridge, .. } = &status.info;
     println!("cloud is running in {}: pid {pid}", directory.display());
     println!("EC2 {ec2_endpoint}, S3 {s3_endpoint}, network {cidr} on {bridge}");
+    if status.faults > 0 {
+        println!("{} faults are in force: `ec2mpi cloud fault list`", status.faults);
+    }
     println!("{} instances", status.instances.len());
     for row in &status.instances {
         let reason = row.reason.as_deref().unwrap_or_default();

@@ -130,6 +130,7 @@ fn clean_up(layout: &Layout) -> anyhow::Result<()> {
     durable::remove_tree(&layout.instances())?;
     durable::remove_tree(&layout.launches())?;
     durable::remove_file(&layout.role_keys())?;
+    durable::remove_file(&layout.admin())?;
     durable::remove_file(&layout.info())?;
     Ok(())
 }
@@ -137,7 +138,8 @@ fn clean_up(layout: &Layout) -> anyhow::Result<()> {
 /// Removes what a cloud keeps, by name: whatever else is in the directory is somebody else's.
 fn remove_all_files(layout: &Layout) -> anyhow::Result<()> {
     durable::remove_tree(&layout.bucket())?;
-    for file in [layout.settings(), layout.document_key(), layout.document_certificate(), layout.log(), layout.lock()] {
+    let keys = [layout.document_key(), layout.document_certificate()];
+    for file in keys.into_iter().chain([layout.settings(), layout.faults(), layout.log(), layout.lock()]) {
         durable::remove_file(&file)?;
     }
     match std::fs::remove_dir(layout.root()) {

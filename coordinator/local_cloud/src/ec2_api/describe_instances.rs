@@ -60,7 +60,7 @@ fn page_size(params: &Params, ids: &[InstanceId]) -> Result<usize, ApiError> {
 }
 
 fn select(api: &Api, ids: &[InstanceId], filters: &[Filter]) -> Result<Vec<Instance>, ApiError> {
-    let found = if ids.is_empty() { api.fleet.all() } else { by_id(api, ids)? };
+    let found = if ids.is_empty() { listed(api) } else { by_id(api, ids)? };
     let accepted = |instance: &Instance| -> Result<bool, ApiError> {
         for filter in filters {
             if !filter.accepts_instance(instance)? {
@@ -78,11 +78,18 @@ fn select(api: &Api, ids: &[InstanceId], filters: &[Filter]) -> Result<Vec<Insta
     Ok(selected)
 }
 
+/// All instances but those that were launched this moment.
+pub(super) fn listed(api: &Api) -> Vec<Instance> {
+    let now = Timestamp::now();
+    api.fleet.all().into_iter().filter(|instance| instance.is_listed(now)).collect()
+}
+
 /// The instances of those ids; one that is unknown is an error, and all that are unknown are named.
 pub(super) fn by_id(api: &Api, ids: &[InstanceId]) -> Result<Vec<Instance>, ApiError> {
+    let now = Timestamp::now();
     let (mut found, mut unknown) = (Vec::new(), Vec::new());
     for id in ids {
-        match api.fleet.get(id) {
+        match api.fleet.get(id).filter(|instance| instance.is_listed(now)) {
             Some(instance) => found.push(instance),
             None => unknown.push(id.as_str()),
         }

@@ -2,11 +2,11 @@
 
 use serde::Serialize;
 
-use super::Api;
 use super::answer::Set;
 use super::error::ApiError;
 use super::filter::Filter;
 use super::params::Params;
+use super::{Api, describe_instances};
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -26,7 +26,7 @@ struct Item {
 pub(super) fn run(api: &Api, params: &Params) -> Result<Answer, ApiError> {
     let filters = Filter::all(params)?;
     let mut selected = Vec::new();
-    for instance in api.fleet.all() {
+    for instance in describe_instances::listed(api) {
         for (key, value) in &instance.tags {
             let (key, value) = (key.clone(), value.clone());
             let item = Item { resource_id: instance.id.to_string(), resource_type: "instance", key, value };

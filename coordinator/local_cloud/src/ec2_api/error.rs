@@ -28,6 +28,15 @@ impl ApiError {
         Self::new("InvalidParameterValue", message)
     }
 
+    /// As a fault wants it; the code may be any.
+    pub(crate) fn on_request(code: String) -> Self {
+        Self { code: Cow::Owned(code), message: "A fault was asked for (`ec2mpi cloud fault list`).".to_owned() }
+    }
+
+    pub(crate) fn throttled() -> Self {
+        Self::new("RequestLimitExceeded", "Request limit exceeded.")
+    }
+
     pub(crate) fn too_long() -> Self {
         Self::new("RequestEntityTooLarge", "The request is too long.")
     }
@@ -43,8 +52,8 @@ impl ApiError {
             "AuthFailure" => StatusCode::UNAUTHORIZED,
             "SignatureDoesNotMatch" | "UnauthorizedOperation" => StatusCode::FORBIDDEN,
             "DryRunOperation" => StatusCode::PRECONDITION_FAILED,
-            "InternalError" => StatusCode::INTERNAL_SERVER_ERROR,
-            "RequestLimitExceeded" | "InsufficientInstanceCapacity" | "Unavailable" => StatusCode::SERVICE_UNAVAILABLE,
+            "InternalError" | "InsufficientInstanceCapacity" => StatusCode::INTERNAL_SERVER_ERROR,
+            "RequestLimitExceeded" | "Unavailable" | "ServiceUnavailable" => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_REQUEST,
         }
     }

@@ -212,6 +212,14 @@ fn launch_error(error: LaunchError) -> ApiError {
         LaunchError::Mismatch => idempotency(
             "Arguments on this idempotent request are inconsistent with arguments used in previous request(s).",
         ),
+        LaunchError::NoCapacity { left } => ApiError::new(
+            "InsufficientInstanceCapacity",
+            format!(
+                "We currently do not have sufficient capacity in the Availability Zone you requested ({}): {left} \
+                 machines are left. Our system will be working on provisioning additional capacity.",
+                catalog::ZONE
+            ),
+        ),
         LaunchError::NoAddresses { free } => ApiError::new(
             "InsufficientFreeAddressesInSubnet",
             format!(

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use super::{Api, handle, signature};
+use crate::faults::{Faults, Settle};
 use crate::fleet::{Fleet, InstanceId, Machines};
 use crate::keys::Keys;
 use crate::layout::Layout;
@@ -64,7 +65,8 @@ impl Lab {
         let layout = Layout::create(dir.path()).unwrap();
         let settings = Settings::load_or_create(&layout, &Options::default()).unwrap();
         let keys = Arc::new(Keys::open(&settings, layout.role_keys(), SignedDuration::from_secs(60)).unwrap());
-        let fleet = Arc::new(Fleet::open(layout, "10.70.4.0/22".parse().unwrap()).unwrap());
+        let faults = Arc::new(Faults::open(layout.faults(), Settle::default()).unwrap());
+        let fleet = Arc::new(Fleet::open(layout, "10.70.4.0/22".parse().unwrap(), faults).unwrap());
         let noted = Noted::default();
         let api = Arc::new(Api { fleet, machines: Box::new(noted.clone()), keys, slots: 2 });
         Self { dir, api, noted, settings }
@@ -87,7 +89,7 @@ impl Lab {
     }
 
     async fn send(&self, request: Request<Vec<u8>>) -> (StatusCode, String) {
-        let response = handle(axum::extract::State(self.api.clone()), request.map(Body::from)).await;
+        let response = handle(self.api.clone(), request.map(Body::from)).await.unwrap();
         let status = response.status();
         let body = axum::body::to_bytes(response.into_body(), 1 << 24).await.unwrap();
         (status, String::from_utf8(body.to_vec()).unwrap())

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::faults::Settled;
 use crate::settings;
 
 /// `i-` and 17 hex digits (or 8, as ids of long ago had).
@@ -148,6 +149,11 @@ impl Reason {
         Self::new("Client.InstanceInitiatedShutdown", "Instance initiated shutdown".to_owned())
     }
 
+    /// Taken back, as spot machines are.
+    pub(crate) fn reclaimed() -> Self {
+        Self::new("Server.SpotInstanceTermination", "Instance terminated due to no available capacity".to_owned())
+    }
+
     /// Something failed on the cloud's side.
     pub(crate) fn internal(what: &str) -> Self {
         Self::new("Server.InternalError", what.to_owned())
@@ -199,6 +205,11 @@ impl State {
         }
     }
 
+    /// Whether there is a machine, or will be.
+    pub(crate) fn is_alive(&self) -> bool {
+        matches!(self, Self::Pending | Self::Running)
+    }
+
     pub(crate) fn is_terminated(&self) -> bool {
         matches!(self, Self::Terminated { .. })
     }
@@ -216,6 +227,7 @@ impl State {
 pub(crate) struct Reservation {
     pub(crate) id: String,
     pub(crate) launched_at: Timestamp,
+    pub(crate) settled: Settled,
     pub(crate) spec: LaunchSpec,
 }
 
@@ -235,6 +247,11 @@ impl Instance {
     /// The name the machine gives itself.
     pub(crate) fn host_name(&self) -> String {
         format!("ip-{}", self.address.to_string().replace('.', "-"))
+    }
+
+    /// Whether more than the answer to its launch knows of it.
+    pub(crate) fn is_listed(&self, now: Timestamp) -> bool {
+        now >= self.reservation.settled.listed_from
     }
 
     pub(crate) fn spec(&self) -> &LaunchSpec {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::instance::random_suffix;
 use super::{Fleet, Instance, InstanceId, LaunchSpec, Reservation, State, Table};
+use crate::catalog;
 use crate::durable::{self, Outlive};
 use crate::layout::Layout;
 
@@ -29,6 +30,9 @@ pub(crate) enum LaunchError {
     /// The client token was used with another request.
     #[error("the client token was used with other arguments")]
     Mismatch,
+    /// Fewer machines are left than the least that was asked for.
+    #[error("{left} machines are left")]
+    NoCapacity { left: u32 },
     /// Fewer addresses are free than the least that was asked for.
     #[error("{free} addresses are free")]
     NoAddresses { free: usize },
@@ -64,9 +68,14 @@ impl Fleet {
             let instances = current(&table, launch);
             return if matches { Ok(Launched { instances, is_new: false }) } else { Err(LaunchError::Mismatch) };
         }
-        let addresses = self.addresses(&table, order)?;
-        let reservation =
-            Reservation { id: format!("r-{}", random_suffix()), launched_at: now, spec: order.spec.clone() };
+        let max = self.capacity(order, now)?;
+        let addresses = self.addresses(&table, order.min, max)?;
+        let reservation = Reservation {
+            id: format!("r-{}", random_suffix()),
+            launched_at: now,
+            settled: self.faults.settle(now),
+            spec: order.spec.clone(),
+        };
         let instances = instances_at(&addresses, &reservation, order);
         let launch = Launch {
             fingerprint: order.fingerprint.clone(),
@@ -79,19 +88,31 @@ impl Fleet {
             self.save(instance)?;
             table.instances.insert(instance.id.clone(), instance.clone());
         }
+        let ids: Vec<InstanceId> = instances.iter().map(|instance| instance.id.clone()).collect();
+        self.faults.launched(catalog::ZONE, &order.spec.instance_type, &ids);
         Ok(Launched { instances, is_new: true })
     }
 
-    /// As many free addresses as there can be, up to the most that was asked for; those never used come first.
-    fn addresses(&self, table: &Table, order: &Order) -> Result<Vec<Ipv4Addr>, LaunchError> {
+    /// How many machines there can be, up to the most that was asked for.
+    fn capacity(&self, order: &Order, now: Timestamp) -> Result<u32, LaunchError> {
+        let (zone, kind) = (catalog::ZONE, &order.spec.instance_type);
+        let left = self.faults.capacity(zone, kind, order.max, now);
+        if left < order.max {
+            self.faults.note_shortage(zone, kind);
+        }
+        if left < order.min { Err(LaunchError::NoCapacity { left }) } else { Ok(left) }
+    }
+
+    /// As many free addresses as there can be, up to `max`; those never used come first.
+    fn addresses(&self, table: &Table, min: u32, max: u32) -> Result<Vec<Ipv4Addr>, LaunchError> {
         let (ended, living): (Vec<&Instance>, Vec<&Instance>) =
             table.instances.values().partition(|instance| instance.state.is_terminated());
         let used: HashSet<Ipv4Addr> = living.iter().map(|instance| instance.address).collect();
         let stale: HashSet<Ipv4Addr> = ended.iter().map(|instance| instance.address).collect();
         let free = self.network.hosts().filter(|address| !used.contains(address));
         let (again, fresh): (Vec<Ipv4Addr>, Vec<Ipv4Addr>) = free.partition(|address| stale.contains(address));
-        let found: Vec<Ipv4Addr> = fresh.into_iter().chain(again).take(order.max as usize).collect();
-        if found.len() < order.min as usize { Err(LaunchError::NoAddresses { free: found.len() }) } else { Ok(found) }
+        let found: Vec<Ipv4Addr> = fresh.into_iter().chain(again).take(max as usize).collect();
+        if found.len() < min as usize { Err(LaunchError::NoAddresses { free: found.len() }) } else { Ok(found) }
     }
 
     /// Writes down instances that a launch promised before the process was killed.

@@ -1,6 +1,7 @@
 //! One task a machine: starts its keeper or finds it, follows it to its end, and cleans up behind it.
 
 mod keeper;
+mod mishaps;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -16,10 +17,12 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{Fleet, Instance, InstanceId, Machines, OnShutdown, Reason, State};
 use crate::durable;
+use crate::faults::{Boot, Deed};
 use crate::layout::MachineDir;
 use crate::machine::{End, KeeperStatus, MachineSpec, process};
 use crate::network::{self, Names};
 use keeper::Keeper;
+use mishaps::Mishaps;
 
 /// From the keeper's start until pid 1 runs.
 const BOOT_LIMIT: Duration = Duration::from_secs(60);
@@ -34,6 +37,16 @@ const EMPTY_LIMIT: Duration = Duration::from_secs(10);
 struct Requests {
     terminate: Notify,
     reboot: Notify,
+}
+
+/// What there is of a machine.
+enum Found {
+    Keeper(Keeper),
+    Lost,
+    /// A fault wants it so.
+    MustNotBoot {
+        pending: bool,
+    },
 }
 
 /// Runs the machines of a fleet.
@@ -97,13 +110,31 @@ impl Supervisor {
     async fn run(&self, id: &InstanceId, requests: &Requests) -> anyhow::Result<End> {
         let instance = self.fleet.get(id).context("no such instance")?;
         let dir = self.fleet.layout().machine(id);
-        let Some(keeper) = self.keeper(&instance, &dir).await? else {
-            return Ok(lost(&dir));
+        let mut mishaps =
+            Mishaps::new(self.fleet.faults().clone(), self.spec_of(&instance), instance.state == State::Pending);
+        let keeper = match self.keeper(&instance, &dir).await? {
+            Found::Keeper(keeper) => keeper,
+            Found::Lost => return Ok(lost(&dir)),
+            Found::MustNotBoot { pending } => return self.never_boots(&instance, pending, requests).await,
         };
         let mut force_at = None;
-        let boot_by = Instant::now() + BOOT_LIMIT;
         let mut is_up = instance.state == State::Running;
+        let boot_by = Instant::now() + BOOT_LIMIT + until(instance.reservation.settled.runs_from);
         loop {
+            // Not before it is up: a cable that is not there yet cannot be cut.
+            let deed = if is_up { mishaps.look(id).await } else { None };
+            match deed {
+                Some(Deed::Die) => {
+                    self.give_reason(id, Reason::internal("the machine failed (a fault was asked for)"))?;
+                    keeper.signal(Signal::SIGKILL)?;
+                }
+                Some(Deed::Reboot { hard }) => keeper.signal(if hard { Signal::SIGUSR1 } else { Signal::SIGHUP })?,
+                Some(Deed::Reclaim) => {
+                    self.give_reason(id, Reason::reclaimed())?;
+                    requests.terminate.notify_one();
+                }
+                None => {}
+            }
             tokio::select! {
                 ended = keeper.ended() => { ended?; return Ok(lost(&dir)); }
                 () = requests.terminate.notified() => {
@@ -117,21 +148,47 @@ impl Supervisor {
                     force_at = Some(Instant::now() + END_LIMIT);
                 }
                 () = tokio::time::sleep(POLL), if !is_up => is_up = self.note_boot(id, &dir)?,
+                () = mishaps.news(id), if is_up => {}
             }
         }
     }
 
-    /// The keeper that runs, or a new one for a machine that has never had one; none when it is lost.
-    async fn keeper(&self, instance: &Instance, dir: &MachineDir) -> anyhow::Result<Option<Keeper>> {
+    /// The keeper that runs, or a new one for a machine that has never had one.
+    async fn keeper(&self, instance: &Instance, dir: &MachineDir) -> anyhow::Result<Found> {
         if let Some(keeper) = Keeper::find(dir).await? {
-            return Ok(Some(keeper));
+            return Ok(Found::Keeper(keeper));
         }
         let has_run = KeeperStatus::load(dir)?.is_some() || dir.upper().exists();
-        if instance.state != State::Pending || has_run {
-            return Ok(None);
+        let boot = self.fleet.faults().boot(&instance.id);
+        match boot {
+            Boot::Never { pending } if !has_run => return Ok(Found::MustNotBoot { pending }),
+            _ if instance.state != State::Pending || has_run => return Ok(Found::Lost),
+            _ => {}
         }
-        self.spec_of(instance).save(dir)?;
-        Keeper::start(dir).await.map(Some)
+        MachineSpec { is_deaf: boot == Boot::Deaf, ..self.spec_of(instance) }.save(dir)?;
+        Keeper::start(dir).await.map(Found::Keeper)
+    }
+
+    /// An instance without a machine: it can only be terminated.
+    async fn never_boots(&self, instance: &Instance, pending: bool, requests: &Requests) -> anyhow::Result<End> {
+        tracing::info!(instance = %instance.id, "fault strikes: the machine never boots");
+        if !pending {
+            tokio::time::sleep(until(instance.reservation.settled.runs_from)).await;
+            self.set_running(&instance.id)?;
+        }
+        requests.terminate.notified().await;
+        Ok(End::Terminated)
+    }
+
+    /// Has the instance end for that reason, whatever its machine says later.
+    fn give_reason(&self, id: &InstanceId, reason: Reason) -> anyhow::Result<()> {
+        tracing::info!(instance = %id, reason = reason.code, "fault strikes");
+        self.fleet.update(id, |instance| {
+            if matches!(instance.state, State::Pending | State::Running) {
+                instance.state = State::ShuttingDown { reason };
+            }
+        })?;
+        Ok(())
     }
 
     fn spec_of(&self, instance: &Instance) -> MachineSpec {
@@ -145,20 +202,29 @@ impl Supervisor {
             veth: self.names.veth(network.host_part(instance.address)),
             imds_endpoint: self.imds_endpoint.clone(),
             masks: self.masks.clone(),
+            is_deaf: false,
         }
     }
 
-    /// Says that the instance runs, once its pid 1 does.
+    /// Says that the instance runs, once its pid 1 does and it has been pending for long enough.
     fn note_boot(&self, id: &InstanceId, dir: &MachineDir) -> anyhow::Result<bool> {
-        let is_up = KeeperStatus::load(dir)?.is_some_and(|status| status.boots > 0);
+        let now = Timestamp::now();
+        let may_run = self.fleet.get(id).is_none_or(|instance| now >= instance.reservation.settled.runs_from);
+        let is_up = may_run && KeeperStatus::load(dir)?.is_some_and(|status| status.boots > 0);
         if is_up {
-            self.fleet.update(id, |instance| {
-                if instance.state == State::Pending {
-                    instance.state = State::Running;
-                }
-            })?;
+            self.set_running(id)?;
+            self.fleet.faults().booted(id, now);
         }
         Ok(is_up)
+    }
+
+    fn set_running(&self, id: &InstanceId) -> anyhow::Result<()> {
+        self.fleet.update(id, |instance| {
+            if instance.state == State::Pending {
+                instance.state = State::Running;
+            }
+        })?;
+        Ok(())
     }
 
     /// After the keeper's end: the instance's state says so, and of its machine nothing is left.
@@ -175,6 +241,7 @@ impl Supervisor {
             result => result??,
         }
         self.requests.lock().remove(id);
+        self.fleet.faults().ended(id);
         self.fleet.update(id, |instance| {
             if let State::ShuttingDown { reason } = &instance.state {
                 instance.state = State::Terminated { at: now, reason: reason.clone() };
@@ -195,6 +262,11 @@ fn ending(instance: &Instance, end: &End) -> State {
         (_, End::Terminated) => State::ShuttingDown { reason: Reason::by_user() },
         (_, End::Failed(why)) => State::ShuttingDown { reason: Reason::internal(why) },
     }
+}
+
+/// How long it is until then.
+fn until(then: Timestamp) -> Duration {
+    then.duration_since(Timestamp::now()).try_into().unwrap_or_default()
 }
 
 /// What a keeper that is gone said last.

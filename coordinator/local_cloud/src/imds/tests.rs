@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::catalog;
+use crate::faults::{Bounds, Faults, Kind, MachineFault, Mishap, Settle, Target};
 use crate::fleet::{LaunchSpec, MetadataOptions, OnShutdown, Order};
 use crate::layout::Layout;
 use crate::settings::{Options, Settings};
@@ -28,7 +29,8 @@ fn lab(metadata: MetadataOptions) -> Lab {
     let settings = Settings::load_or_create(&layout, &Options::default()).unwrap();
     let keys = Arc::new(Keys::open(&settings, layout.role_keys(), SignedDuration::from_secs(3600)).unwrap());
     let signer = DocumentSigner::load_or_create(&layout).unwrap();
-    let fleet = Arc::new(Fleet::open(layout, "10.70.4.0/22".parse().unwrap()).unwrap());
+    let faults = Arc::new(Faults::open(layout.faults(), Settle::default()).unwrap());
+    let fleet = Arc::new(Fleet::open(layout, "10.70.4.0/22".parse().unwrap(), faults).unwrap());
     let spec = LaunchSpec {
         image: catalog::IMAGE.to_owned(),
         instance_type: catalog::DEFAULT_TYPE.to_owned(),
@@ -152,4 +154,23 @@ async fn documents_and_credentials_are_as_on_aws() {
     let key = lab.imds.keys.role_key(&lab.instance.id, lab.now).unwrap();
     assert_eq!(credentials["AccessKeyId"], key.access_key.as_str());
     assert_eq!(credentials["Token"], key.session_token.as_str());
+}
+
+#[tokio::test]
+async fn a_machine_that_is_to_be_reclaimed_is_told_when() {
+    let lab = lab(MetadataOptions { tokens: Tokens::Optional, ..MetadataOptions::default() });
+    let faults = lab.imds.fleet.faults();
+    let get = async |path: &str| lab.send("GET", path, &[]).await;
+    assert_eq!(get("/latest/meta-data/spot/instance-action").await.0, StatusCode::NOT_FOUND);
+    let target = Target::Instance { id: lab.instance.id.clone() };
+    let fault = MachineFault::new(target, Mishap::Spot { notice_ms: 120_000 }, 0, lab.now);
+    faults.add(Kind::Machine(fault), Bounds::default()).unwrap();
+    assert_eq!(faults.due(&lab.instance.id, lab.now), None);
+    let (status, text) = get("/latest/meta-data/spot/instance-action").await;
+    let told: Value = serde_json::from_str(&text).unwrap();
+    let at = (lab.now + SignedDuration::from_mins(2)).strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    assert_eq!((status, &told["action"], &told["time"]), (StatusCode::OK, &"terminate".into(), &at.clone().into()));
+    assert_eq!(get("/latest/meta-data/spot/termination-time").await.1, at);
+    assert!(get("/latest/meta-data/").await.1.ends_with("\nspot/"));
+    assert_eq!(get("/latest/meta-data/instance-life-cycle").await.1, "spot");
 }

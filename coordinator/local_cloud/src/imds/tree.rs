@@ -20,6 +20,8 @@ pub(super) struct Source<'a> {
     pub(super) keys: &'a Keys,
     pub(super) signer: &'a DocumentSigner,
     pub(super) now: Timestamp,
+    /// When the machine is to be reclaimed, once that is known.
+    pub(super) spot_notice: Option<Timestamp>,
 }
 
 /// What is at a path that begins with `/latest` or with a version's date; none where there is nothing.
@@ -62,13 +64,13 @@ fn meta_data(source: &Source<'_>, path: &str) -> anyhow::Result<Option<String>> 
     let instance = source.instance;
     let spec = instance.spec();
     let found = match path {
-        "" => listing(instance),
+        "" => listing(source),
         "ami-id" => spec.image.clone(),
         "ami-launch-index" => instance.index.to_string(),
         "hostname" | "local-hostname" => dns_name(instance),
         "instance-action" => "none".to_owned(),
         "instance-id" => instance.id.to_string(),
-        "instance-life-cycle" => "on-demand".to_owned(),
+        "instance-life-cycle" => if source.spot_notice.is_some() { "spot" } else { "on-demand" }.to_owned(),
         "instance-type" => spec.instance_type.clone(),
         "local-ipv4" => instance.address.to_string(),
         "mac" => network::mac(instance.address),
@@ -81,12 +83,24 @@ fn meta_data(source: &Source<'_>, path: &str) -> anyhow::Result<Option<String>> 
         "services" => "domain\npartition".to_owned(),
         "services/domain" => "amazonaws.com".to_owned(),
         "services/partition" => "aws".to_owned(),
-        _ => return role_or_tag(source, path),
+        _ => return if path.starts_with("spot") { Ok(spot(source, path)) } else { role_or_tag(source, path) },
     };
     Ok(Some(found))
 }
 
-fn listing(instance: &Instance) -> String {
+/// There from the notice on.
+fn spot(source: &Source<'_>, path: &str) -> Option<String> {
+    let at = time(source.spot_notice?);
+    match path {
+        "spot" => Some("instance-action\ntermination-time".to_owned()),
+        "spot/instance-action" => Some(serde_json::json!({"action": "terminate", "time": at}).to_string()),
+        "spot/termination-time" => Some(at),
+        _ => None,
+    }
+}
+
+fn listing(source: &Source<'_>) -> String {
+    let instance = source.instance;
     let mut names = vec!["ami-id", "ami-launch-index", "hostname"];
     if instance.spec().profile.is_some() {
         names.push("iam/");
@@ -101,6 +115,9 @@ fn listing(instance: &Instance) -> String {
         "security-groups",
         "services/",
     ]);
+    if source.spot_notice.is_some() {
+        names.push("spot/");
+    }
     if instance.spec().metadata.tags {
         names.push("tags/");
     }

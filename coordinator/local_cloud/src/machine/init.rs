@@ -143,6 +143,10 @@ enum Boot {
 
 impl Boot {
     fn begin(spec: &MachineSpec) -> anyhow::Result<Self> {
+        if spec.is_deaf {
+            say(format_args!("user-data is not run: a fault was asked for"));
+            return Ok(Self::Done);
+        }
         if !Path::new(USER_DATA).exists() {
             let deadline = Instant::now() + FETCH_ALL_LIMIT;
             return Ok(Self::Fetching { endpoint: spec.imds_endpoint.clone(), deadline });

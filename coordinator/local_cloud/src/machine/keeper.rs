@@ -57,7 +57,7 @@ fn keep(dir: &MachineDir, signals: &SigSet, status: &mut KeeperStatus) -> anyhow
 }
 
 fn block_signals() -> nix::Result<SigSet> {
-    let signals: SigSet = [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGCHLD].into_iter().collect();
+    let signals: SigSet = [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGCHLD].into_iter().collect();
     signals.thread_block()?;
     Ok(signals)
 }
@@ -102,6 +102,7 @@ fn watch(init: Pid, signals: &SigSet) -> anyhow::Result<Passed> {
                 asked = Asked::Reboot(Instant::now() + POWER_OFF_LIMIT);
                 kill(init, Signal::SIGINT)?;
             }
+            Some(Signal::SIGUSR1) if asked == Asked::Nothing => asked = Asked::Reboot(Instant::now()),
             None => kill(init, Signal::SIGKILL)?,
             Some(_) => {}
         }

@@ -64,6 +64,20 @@ impl Client {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> io::Result<Reply> {
+        let mut stream = self.begin(method, path, query, headers, body.len() as u64)?;
+        stream.write_all(body)?;
+        finish(stream)
+    }
+
+    /// A connection with the head of a request sent.
+    pub(crate) fn begin(
+        &self,
+        method: &str,
+        path: &str,
+        query: &str,
+        headers: &[(&str, &str)],
+        length: u64,
+    ) -> io::Result<TcpStream> {
         let path = utf8_percent_encode(path, IN_PATHS).to_string();
         let mut request = format!("{method} {path}{}{query} HTTP/1.1\r\n", if query.is_empty() { "" } else { "?" });
         for (name, value) in self.signed(method, &path, query) {
@@ -72,14 +86,12 @@ impl Client {
         for (name, value) in headers {
             request.push_str(&format!("{name}: {value}\r\n"));
         }
-        request.push_str(&format!("connection: close\r\ncontent-length: {}\r\n\r\n", body.len()));
+        request.push_str(&format!("connection: close\r\ncontent-length: {length}\r\n\r\n"));
         let mut stream = TcpStream::connect_timeout(&self.address, Duration::from_secs(5))?;
         stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+        stream.set_write_timeout(Some(Duration::from_secs(30)))?;
         stream.write_all(request.as_bytes())?;
-        stream.write_all(body)?;
-        let mut bytes = Vec::new();
-        stream.read_to_end(&mut bytes)?;
-        parse(&bytes).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the reply was cut off"))
+        Ok(stream)
     }
 
     /// The headers that sign a request, body not included.
@@ -122,9 +134,14 @@ impl Client {
         self.send("GET", &format!("/bkt/{key}"), "", &[], b"")
     }
 
-    /// All keys and tags, page by page.
-    pub(crate) fn list(&self) -> Vec<(String, String)> {
-        let (mut found, mut query) = (Vec::new(), "encoding-type=url&list-type=2&max-keys=7".to_owned());
+    pub(crate) fn delete(&self, key: &str) -> io::Result<Reply> {
+        self.send("DELETE", &format!("/bkt/{key}"), "", &[], b"")
+    }
+
+    /// All keys and tags, in pages of so many.
+    pub(crate) fn list(&self, page_size: usize) -> Vec<(String, String)> {
+        let base = format!("encoding-type=url&list-type=2&max-keys={page_size}");
+        let (mut found, mut query) = (Vec::new(), base.clone());
         loop {
             let page = self.send("GET", "/bkt", &query, &[], b"").unwrap();
             assert_eq!(page.status, 200, "{}", page.text());
@@ -135,9 +152,16 @@ impl Client {
                 return found;
             }
             let token = page.one("NextContinuationToken");
-            query = format!("continuation-token={token}&encoding-type=url&list-type=2&max-keys=7");
+            query = format!("continuation-token={token}&{base}");
         }
     }
+}
+
+/// The reply to a request sent whole.
+pub(crate) fn finish(mut stream: TcpStream) -> io::Result<Reply> {
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes)?;
+    parse(&bytes).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the reply was cut off"))
 }
 
 fn parse(bytes: &[u8]) -> Option<Reply> {

@@ -13,7 +13,8 @@ fn store(endpoint: &str) -> S3Store {
         .credentials_provider(Credentials::new("AK", "SK", None, None, "test"))
         .http_client(http_client());
     let client = Client::from_conf(configured(config, Some(endpoint)).build());
-    S3Store { client, bucket: "bucket".into(), prefix: Prefix("vol/".into()) }
+    let uploads = Uploads { storage_class: Some("STANDARD_IA".into()), encryption: Some(S3_KEYS.into()), acl: None };
+    S3Store { client, bucket: "bucket".into(), prefix: Prefix("vol/".into()), uploads, payer: None }
 }
 
 /// A server for one request: answers `reply`, gives what it was sent.
@@ -59,7 +60,10 @@ async fn a_conditional_put_as_it_is_sent() {
     assert_eq!(etag, Etag("\"ab\"".into()));
     let sent = sent.await.unwrap().to_ascii_lowercase();
     assert!(sent.starts_with("put /bucket/vol/a%20b/c%2bd?x-id=putobject http/1.1\r\n"), "{sent}");
-    for line in ["if-none-match: *", "x-amz-meta-mode: 420", "content-type: text/x", "cache-control: no-store"] {
+    for line in ["if-none-match: *", "x-amz-meta-mode: 420", "content-type: text/x", "cache-control: no-store"]
+        .into_iter()
+        .chain(["x-amz-storage-class: standard_ia", "x-amz-server-side-encryption: aes256"])
+    {
         assert!(sent.contains(&format!("\r\n{line}\r\n")), "{line} is missing in {sent}");
     }
     assert!(!sent.contains("\r\nif-match:"));

@@ -92,8 +92,10 @@ pub(in crate::bucket) async fn copy_part(
     if let Some(checksum) = &part.checksum {
         set_checksums!(result, checksum);
     }
+    let mut output = UploadPartCopyOutput { copy_part_result: Some(result), ..UploadPartCopyOutput::default() };
+    set_encryption!(output, target.headers);
     target.commit(store, part)?;
-    Ok(UploadPartCopyOutput { copy_part_result: Some(result), ..UploadPartCopyOutput::default() })
+    Ok(output)
 }
 
 fn name_of(source: &CopySource) -> S3Result<(&str, &str)> {
