@@ -116,7 +116,13 @@ impl Writer {
     }
 
     fn work(&mut self) -> io::Result<()> {
-        fs::create_dir_all(self.root.join(&self.dir))?;
+        match fs::create_dir_all(self.root.join(&self.dir)) {
+            // The first directory was another writer's, and the volume died before that was seen: so says this call.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                fs::create_dir(self.root.join(&self.dir))?;
+            }
+            made => made?,
+        }
         if let Some(length) = self.large {
             let content = Content { length, seed: self.dice.r#gen() };
             self.write("large", content, 1 << 20)?;
@@ -152,7 +158,7 @@ impl Writer {
 
     fn step(&mut self, number: u32) -> io::Result<()> {
         let content = self.content();
-        match self.dice.gen_range(0..10) {
+        match self.dice.gen_range(0..11) {
             0..=4 => self.write(&format!("f{number}"), content, 4096),
             5 => match self.closed() {
                 Some((path, _)) => self.write(path.rsplit('/').next().unwrap_or(&path), content, 65_536),
@@ -161,6 +167,7 @@ impl Writer {
             6 => self.sync(&format!("s{number}"), content),
             7 => self.rename(&format!("f{number}r")),
             8 => self.remove(),
+            9 => self.move_directory(number, content),
             _ => self.change_mode(),
         }
     }
@@ -200,6 +207,21 @@ impl Writer {
         fs::rename(self.root.join(&from), self.root.join(&to))?;
         self.promises.set(&to, Promise::Closed(content));
         self.promises.set(&from, Promise::Removed);
+        Ok(())
+    }
+
+    /// A directory with one closed file gets another name.
+    fn move_directory(&self, number: u32, content: Content) -> io::Result<()> {
+        let (from, to) = (format!("d{number}"), format!("d{number}m"));
+        let place = self.root.join(&self.dir);
+        fs::create_dir(place.join(&from))?;
+        self.write(&format!("{from}/file"), content, 4096)?;
+        let [old, new] = [&from, &to].map(|name| format!("{}/{name}/file", self.dir));
+        self.promises.set(&old, Promise::ClosedOrRemoved(content));
+        self.promises.set(&new, Promise::ClosedOrRemoved(content));
+        fs::rename(place.join(from), place.join(to))?;
+        self.promises.set(&new, Promise::Closed(content));
+        self.promises.set(&old, Promise::Removed);
         Ok(())
     }
 
