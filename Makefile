@@ -50,12 +50,12 @@ bench-setup: setup ## Install what `make bench` compares with: s3fs, rclone, Jui
 	@tests/scripts/bench-setup.sh
 
 .PHONY: bench
-bench: bench-setup ## The volume beside others on the same S3 server, 40 minutes: target/bench/volume.json and .md
+bench: bench-setup ## The volume beside others on the same S3 server: target/bench/volume.json and .md
 	cargo build --release --workspace --bins --example bucket
 	$(SUDO) $(TARGET)/release/volume-bench $(BENCH)
 
 .PHONY: bench-quick
-bench-quick: bench-setup ## The same with a quarter of everything, once, 8 minutes
+bench-quick: bench-setup ## The same with a quarter of everything, once
 	cargo build --release --workspace --bins --example bucket
 	$(SUDO) $(TARGET)/release/volume-bench --quick $(BENCH)
 

@@ -17,6 +17,7 @@ pub const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
 /// Flags that every verb takes.
 #[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Options of every verb")]
 pub struct GlobalArgs {
     /// Configuration file [default: ~/.config/ec2mpi/config.toml, if there is one].
     #[arg(long, global = true, env = "EC2MPI_CONFIG", value_name = "FILE")]

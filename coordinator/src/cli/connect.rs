@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status};
+use tonic::{Code, Response, Status};
 
 use super::daemon;
 use crate::config::Settings;
@@ -27,6 +27,8 @@ const RESTART_PATIENCE: Duration = Duration::from_secs(3);
 /// How long a lost coordinator is looked for.
 const RECONNECT_LIMIT: Duration = Duration::from_secs(90);
 const RECONNECT_PAUSE: Duration = Duration::from_millis(200);
+/// Coordinators that are asked the same thing before one answers.
+const ASK_ATTEMPTS: u32 = 3;
 
 /// Where the coordinator is, or will be.
 #[derive(Debug, Clone)]
@@ -52,7 +54,14 @@ impl Coordinator {
             Found::Running(client) => client,
             Found::Nobody => return daemon::start(&self.settings).await,
         };
-        let info = info(&mut client).await?;
+        let info = match info(&mut client).await {
+            Ok(info) => info,
+            Err(error) => match self.dial().await? {
+                Found::Running(_) => return Err(error),
+                // It died before it answered.
+                Found::Nobody => return daemon::start(&self.settings).await,
+            },
+        };
         same_cloud(&self.settings, &info)?;
         if daemon::is_this_build(&info) {
             return Ok(client);
@@ -60,6 +69,21 @@ impl Coordinator {
         eprintln!("replacing the coordinator (pid {}): it is of another build", info.pid);
         daemon::stop(&mut client, info.pid).await?;
         daemon::start(&self.settings).await
+    }
+
+    /// The answer to a question, which changes nothing: when the coordinator is lost, the next one is asked.
+    pub(super) async fn ask<T>(
+        &self,
+        question: impl AsyncFn(Client) -> Result<Response<T>, Status>,
+    ) -> anyhow::Result<T> {
+        let mut client = self.connect().await?;
+        for _ in 1..ASK_ATTEMPTS {
+            match question(client).await {
+                Err(status) if is_lost(&status) => client = self.reconnect().await?,
+                answer => return Ok(answer.map_err(told)?.into_inner()),
+            }
+        }
+        Ok(question(client).await.map_err(told)?.into_inner())
     }
 
     /// A client of whoever answers at the socket.

@@ -3,7 +3,7 @@
 use ec2mpi_proto::id::ClusterName;
 use ec2mpi_proto::v1::GetHostfileRequest;
 
-use super::connect::{Coordinator, told};
+use super::connect::Coordinator;
 use super::{OK, output, parse};
 
 #[derive(Debug, clap::Args)]
@@ -17,7 +17,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(coordinator: &Coordinator, args: Args) -> anyhow::Result<u8> {
     let request = GetHostfileRequest { cluster: args.name.to_string(), ranks: args.ranks.unwrap_or(0) };
-    let answer = coordinator.connect().await?.get_hostfile(request).await.map_err(told)?;
-    output::print(&answer.into_inner().text)?;
+    let answer = coordinator.ask(async |mut client| client.get_hostfile(request.clone()).await).await?;
+    output::print(&answer.text)?;
     Ok(OK)
 }

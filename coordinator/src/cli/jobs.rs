@@ -3,7 +3,7 @@
 use ec2mpi_proto::id::ClusterName;
 use ec2mpi_proto::v1::{self, ListJobsRequest, job};
 
-use super::connect::{Coordinator, told};
+use super::connect::Coordinator;
 use super::{OK, json, output, parse, table};
 
 /// Of a long command, so much is shown.
@@ -20,7 +20,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(coordinator: &Coordinator, args: Args) -> anyhow::Result<u8> {
     let request = ListJobsRequest { cluster: args.name.to_string() };
-    let jobs = coordinator.connect().await?.list_jobs(request).await.map_err(told)?.into_inner().jobs;
+    let jobs = coordinator.ask(async |mut client| client.list_jobs(request.clone()).await).await?.jobs;
     if args.json {
         let values: Vec<_> = jobs.iter().map(json::job).collect();
         output::print(&format!("{:#}\n", serde_json::Value::from(values)))?;

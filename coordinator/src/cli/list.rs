@@ -2,7 +2,7 @@
 
 use ec2mpi_proto::v1::{self, ListClustersRequest, node};
 
-use super::connect::{Coordinator, told};
+use super::connect::Coordinator;
 use super::{OK, json, output, table};
 
 #[derive(Debug, clap::Args)]
@@ -13,8 +13,8 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(coordinator: &Coordinator, args: Args) -> anyhow::Result<u8> {
-    let answer = coordinator.connect().await?.list_clusters(ListClustersRequest {}).await;
-    let clusters = answer.map_err(told)?.into_inner().clusters;
+    let clusters =
+        coordinator.ask(async |mut client| client.list_clusters(ListClustersRequest {}).await).await?.clusters;
     if args.json {
         let values: Vec<_> = clusters.iter().map(json::cluster).collect();
         output::print(&format!("{:#}\n", serde_json::Value::from(values)))?;

@@ -18,6 +18,7 @@ Examples:
   ec2mpi run demo -n 8 -- ./program --steps 1000
   ec2mpi run demo -n 4 --workdir /shared/case1 --env OMP_NUM_THREADS=2 -- ./program")]
 pub(super) struct Args {
+    /// The cluster.
     #[arg(value_parser = parse::cluster)]
     name: ClusterName,
     /// How many ranks, at most the cluster's slots.

@@ -3,7 +3,7 @@
 use ec2mpi_proto::id::ClusterName;
 use ec2mpi_proto::v1::{self, GetClusterRequest};
 
-use super::connect::{Coordinator, told};
+use super::connect::Coordinator;
 use super::progress::summary;
 use super::{OK, json, output, parse, table};
 
@@ -18,7 +18,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(coordinator: &Coordinator, args: Args) -> anyhow::Result<u8> {
     let request = GetClusterRequest { name: args.name.to_string() };
-    let cluster = coordinator.connect().await?.get_cluster(request).await.map_err(told)?.into_inner();
+    let cluster = coordinator.ask(async |mut client| client.get_cluster(request.clone()).await).await?;
     let text = if args.json { format!("{:#}\n", json::cluster(&cluster)) } else { page(&cluster) };
     output::print(&text)?;
     Ok(OK)

@@ -3,7 +3,7 @@
 use ec2mpi_proto::id::ClusterName;
 use ec2mpi_proto::v1::{self, ExplainNodeRequest};
 
-use super::connect::{Coordinator, told};
+use super::connect::Coordinator;
 use super::{OK, json, output, parse, table};
 
 #[derive(Debug, clap::Args)]
@@ -26,7 +26,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(coordinator: &Coordinator, args: Args) -> anyhow::Result<u8> {
     let request = ExplainNodeRequest { cluster: args.name.to_string(), node: args.node };
-    let report = coordinator.connect().await?.explain_node(request).await.map_err(told)?.into_inner();
+    let report = coordinator.ask(async |mut client| client.explain_node(request.clone()).await).await?;
     let text = if args.json { format!("{:#}\n", json::report(&report)) } else { page(&report) };
     output::print(&text)?;
     Ok(OK)
