@@ -90,10 +90,10 @@ pub fn volume_url(place: &Place, name: &ClusterName) -> String {
     format!("s3://{}/{}", place.bucket, volume_prefix(place, name))
 }
 
-/// When the machines of a cluster end themselves, seconds since the epoch.
+/// When the machines of a cluster end themselves, whole seconds since the epoch: never before their time is over.
 pub fn expires_at(spec: &ClusterSpec, created_at: f64) -> Option<u64> {
     let expires = Duration::try_from_secs_f64(created_at).ok()?.checked_add(spec.ttl?)?;
-    Some(expires.as_secs())
+    Some(expires.as_secs() + u64::from(expires.subsec_nanos() > 0))
 }
 
 /// A launch attempt of its own for all nodes of a cluster.
