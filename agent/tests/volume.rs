@@ -12,6 +12,8 @@ mod fsx;
 mod lab;
 #[path = "volume/names.rs"]
 mod names;
+#[path = "volume/passthrough.rs"]
+mod passthrough;
 #[path = "volume/pjdfstest.rs"]
 mod pjdfstest;
 #[path = "volume/posix.rs"]
