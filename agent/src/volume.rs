@@ -4,7 +4,7 @@
 //! inodes) and on `content` (bytes in the `cache`), asks S3 through `version` (names, attributes) and `fetch` (bytes),
 //! and what changes is written to the [`journal`] and handed to `writeback`, which alone changes S3.
 //!
-//! Locks, in order: `Content::fetching`, `Content::state`, the tree, the write-back table, the journal's file. The last
+//! Locks, in order: `Content::fetching`, `Content::state`, `Content::way`, the tree, the write-back table, the journal's file. The last
 //! three are never held across an await.
 
 pub mod attr;
@@ -24,6 +24,7 @@ mod model;
 pub mod mount;
 pub(crate) mod name;
 pub(crate) mod ops;
+pub(crate) mod passthrough;
 pub mod repair;
 pub(crate) mod replay;
 pub(crate) mod spill;
@@ -33,9 +34,9 @@ pub(crate) mod version;
 pub(crate) mod writeback;
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio_util::sync::CancellationToken;
@@ -107,6 +108,8 @@ pub struct Options {
     pub excl: Excl,
     /// What closing a file waits for.
     pub close: Close,
+    /// The kernel may read complete files by itself, where it can.
+    pub passthrough: bool,
     /// Programs cannot change anything.
     pub read_only: bool,
     /// Programs cannot be run from it.
@@ -134,6 +137,7 @@ impl Options {
             attr_ttl: Duration::from_secs(1),
             excl: Excl::Node,
             close: Close::Local,
+            passthrough: true,
             read_only: false,
             no_exec: false,
             compat_dir: false,
@@ -171,6 +175,14 @@ pub(crate) struct Volume {
     /// Closed files that could not be sealed.
     pub(crate) unsealed: Unsealed,
     pub(crate) reads: Reads,
+    /// Whether the kernel reads complete files by itself.
+    pub(crate) passthrough: AtomicBool,
+    /// Files into which programs may store behind our back.
+    pub(crate) watched: Mutex<Vec<Ino>>,
+    /// There is one.
+    pub(crate) watching: tokio::sync::Notify,
+    /// When exposed files were last looked through.
+    pub(crate) concealed: tokio::sync::Mutex<Option<Instant>>,
     /// Whether S3 is away.
     pub(crate) breaker: Breaker,
     /// What could not be uploaded since the mount.
@@ -211,6 +223,10 @@ impl Volume {
             spills,
             unsealed: Unsealed::default(),
             reads: Reads::default(),
+            passthrough: AtomicBool::new(false),
+            watched: Mutex::default(),
+            watching: tokio::sync::Notify::new(),
+            concealed: tokio::sync::Mutex::default(),
             breaker: Breaker::default(),
             failures: Mutex::default(),
             conflicts: AtomicU64::new(0),

@@ -14,6 +14,8 @@ mod fsx_program;
 mod lab;
 #[path = "volume/names.rs"]
 mod names;
+#[path = "volume/passthrough.rs"]
+mod passthrough;
 #[path = "volume/pjdfstest.rs"]
 mod pjdfstest;
 #[path = "volume/posix.rs"]

@@ -2,6 +2,7 @@
 
 mod bare;
 mod juicefs;
+mod mounted;
 mod native;
 mod ours;
 mod rclone;
@@ -15,6 +16,7 @@ use anyhow::Context;
 use serde::Serialize;
 use tokio::runtime::Runtime;
 
+use self::mounted::Mounted;
 use crate::s3::{Access, Bucket};
 use crate::server::{Server, Tools};
 use crate::works::Name;
@@ -109,10 +111,12 @@ pub(crate) fn systems(
     let make = |name: &Name| -> anyhow::Result<Box<dyn System>> {
         let place = place(*name)?;
         Ok(match name {
-            Name::Ours | Name::OursPlain => Box::new(ours::Ours::new(*name, place)),
-            Name::S3fs => Box::new(s3fs::S3fs::new(place)?),
-            Name::Rclone => Box::new(rclone::Rclone::new(place)),
-            Name::Juicefs | Name::JuicefsWriteback => Box::new(juicefs::Juicefs::new(*name, place)?),
+            Name::Ours | Name::OursPlain => Box::new(Mounted::new(ours::Ours::new(*name), place)),
+            Name::S3fs => Box::new(Mounted::new(s3fs::S3fs::default(), place)),
+            Name::Rclone => Box::new(Mounted::new(rclone::Rclone::default(), place)),
+            Name::Juicefs | Name::JuicefsWriteback => {
+                Box::new(Mounted::new(juicefs::Juicefs::new(*name, &place)?, place))
+            }
             Name::Native => Box::new(native::Native::new(place)?),
             Name::Bare => Box::new(bare::Bare::new(Arc::clone(runtime), place.s3)),
         })

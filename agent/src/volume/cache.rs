@@ -3,6 +3,7 @@
 //! A [`DataFile`] is deleted with its last owner: the inode that shows it and every queued upload of it. Only what the
 //! journal names survives a restart; the rest is removed by [`Cache::collect`].
 
+mod exposure;
 pub mod extents;
 pub mod usage;
 
@@ -20,6 +21,7 @@ use nix::unistd::{Whence, lseek};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use self::exposure::Exposure;
 use self::usage::{Charge, Hold, Usage};
 
 /// Names one cache file.
@@ -57,14 +59,14 @@ impl Cache {
         let id = DataId(Uuid::new_v4());
         let path = self.path(id);
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
-        Ok(self.adopt(id, path, file))
+        self.adopt(id, path, file)
     }
 
     /// A data file that an earlier process left.
     pub fn reopen(&self, id: DataId) -> io::Result<Arc<DataFile>> {
         let path = self.path(id);
         let file = OpenOptions::new().read(true).write(true).open(&path)?;
-        Ok(self.adopt(id, path, file))
+        self.adopt(id, path, file)
     }
 
     /// A copy of a data file, with its holes.
@@ -140,9 +142,10 @@ impl Cache {
         self.data.join(id.to_string())
     }
 
-    fn adopt(&self, id: DataId, path: PathBuf, file: File) -> Arc<DataFile> {
-        let charge = Charge::none(self.usage.clone());
-        Arc::new(DataFile { id, path, file, frozen: self.frozen.clone(), charge })
+    fn adopt(&self, id: DataId, path: PathBuf, file: File) -> io::Result<Arc<DataFile>> {
+        exposure::announce_quietly(&file)?;
+        let (charge, exposure) = (Charge::none(self.usage.clone()), Exposure::none(self.usage.clone()));
+        Ok(Arc::new(DataFile { id, path, file, frozen: self.frozen.clone(), charge, exposure }))
     }
 }
 
@@ -198,6 +201,7 @@ pub struct DataFile {
     pub file: File,
     frozen: Arc<AtomicBool>,
     charge: Charge,
+    exposure: Exposure,
 }
 
 impl DataFile {

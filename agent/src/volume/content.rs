@@ -1,7 +1,7 @@
 //! The bytes of one inode: which cache file has them, which of them it has, and whether S3 has them too.
 //!
 //! What the cache file of a [`State`] that is not clean lacks is spilled. A sealed cache file is not written to any more
-//! while its upload is not done: the next write takes a copy.
+//! while its upload is not done: the next write takes a copy. Of an exposed one (see `passthrough`) the upload has a copy.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -13,6 +13,7 @@ use tokio::sync::{Mutex, RwLock};
 use super::cache::DataFile;
 use super::cache::extents::Extents;
 use super::journal::Seq;
+use super::passthrough::Way;
 use super::spill::{Cut, Spilled};
 
 /// The bytes of one inode. Lock order: `fetching`, then `state`, then the tree.
@@ -21,6 +22,8 @@ pub(crate) struct Content {
     pub(crate) state: RwLock<State>,
     /// Held while bytes are fetched, so that each is fetched once.
     pub(crate) fetching: Mutex<Window>,
+    /// How the kernel has it open. Locked after `state`.
+    pub(crate) way: parking_lot::Mutex<Way>,
     /// When each part was last read.
     used: parking_lot::Mutex<BTreeMap<u64, Instant>>,
 }
@@ -58,7 +61,12 @@ pub(crate) struct State {
 
 impl Content {
     fn new(state: State) -> Arc<Self> {
-        Arc::new(Self { state: RwLock::new(state), fetching: Mutex::default(), used: parking_lot::Mutex::default() })
+        Arc::new(Self {
+            state: RwLock::new(state),
+            fetching: Mutex::default(),
+            way: parking_lot::Mutex::default(),
+            used: parking_lot::Mutex::default(),
+        })
     }
 
     /// All in S3.

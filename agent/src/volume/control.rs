@@ -95,7 +95,8 @@ pub struct Status {
     /// Their bytes in the cache.
     #[serde(default)]
     pub cached_bytes: u64,
-    /// Reads answered from the cache. The kernel's page cache answers most reads before they get here.
+    /// Reads answered from the cache, and opens of files that the kernel then reads there by itself. Its page cache
+    /// answers most reads before they get here.
     #[serde(default)]
     pub read_hits: u64,
     /// Reads for which S3 was asked.

@@ -1,8 +1,11 @@
 //! The FUSE side: decodes a request, opens its span, hands it over, replies. No decisions.
 //!
-//! Every request is a task: the thread that read it goes on reading, and nothing waits for S3 on it.
+//! A request that need not wait is answered at once. Any other is a task: the thread that read it goes on reading, and
+//! nothing waits for S3 on it.
 
 mod convert;
+mod open;
+mod task;
 
 use std::ffi::OsStr;
 use std::future::Future;
@@ -11,9 +14,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, INodeNo, KernelConfig, LockOwner,
-    OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
-    ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, INodeNo, KernelConfig, LockOwner, OpenFlags,
+    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use tokio::runtime::Handle;
 use tracing::Instrument;
@@ -50,13 +53,13 @@ impl Adapter {
         Self { volume, tasks }
     }
 
-    /// Runs an operation in a task, within its span.
+    /// Runs an operation, within its span.
     fn run<F, W>(&self, span: tracing::Span, work: W)
     where
         W: FnOnce(Arc<Volume>) -> F,
         F: Future<Output = ()> + Send + 'static,
     {
-        drop(self.tasks.spawn(work(self.volume.clone()).instrument(span)));
+        task::start(&self.tasks, work(self.volume.clone()).instrument(span));
     }
 
     /// [`Adapter::run`] of what is answered by yes or no.
@@ -66,7 +69,7 @@ impl Adapter {
         F: Future<Output = Result<()>> + Send + 'static,
     {
         let result = work(self.volume.clone());
-        drop(self.tasks.spawn(async move { reply_empty(reply, result.await) }.instrument(span)));
+        task::start(&self.tasks, async move { reply_empty(reply, result.await) }.instrument(span));
     }
 
     /// [`Adapter::run`] of what is answered by an inode.
@@ -76,7 +79,7 @@ impl Adapter {
         F: Future<Output = Result<super::ops::Stat>> + Send + 'static,
     {
         let (volume, result) = (self.volume.clone(), work(self.volume.clone()));
-        drop(self.tasks.spawn(async move { reply_entry(&volume, reply, result.await) }.instrument(span)));
+        task::start(&self.tasks, async move { reply_entry(&volume, reply, result.await) }.instrument(span));
     }
 }
 
@@ -107,6 +110,9 @@ impl Filesystem for Adapter {
         }
         config.set_max_background(MAX_BACKGROUND).map_err(|_| std::io::Error::other("max_background"))?;
         config.set_max_write(1 << 20).map_err(|_| std::io::Error::other("max_write"))?;
+        // Cache files are on a file system that is not on top of another.
+        let can = config.set_max_stack_depth(1).is_ok() && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok();
+        self.volume.allow_passthrough(can);
         Ok(())
     }
 
@@ -226,11 +232,11 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let write = flags.acc_mode() != OpenAccMode::O_RDONLY;
+        let access = open::access(flags.acc_mode());
         self.run(span!("open", req, ino), |volume| async move {
-            match volume.open(Ino(ino.0), write).await {
-                // A version is an inode: what the kernel has cached of it stays right.
-                Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::FOPEN_KEEP_CACHE),
+            let result = volume.open(Ino(ino.0), access, &|file| open::backing(reply.open_backing(file))).await;
+            match result {
+                Ok(opened) => open::reply_open(reply, &opened, access),
                 Err(error) => reply.error(errno(&error)),
             }
         });
@@ -246,14 +252,13 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let (name, caller, there) = (parse_name(name), caller(req, umask), IfThere::by_flags(flags));
+        let (name, caller) = (parse_name(name), caller(req, umask));
+        let (there, access) = (IfThere::by_flags(flags), open::access(OpenFlags(flags).acc_mode()));
         self.run(span!("create", req, parent), |volume| async move {
-            let result = async { volume.create(Ino(parent.0), &name?, mode, caller, there).await };
+            let register = |file: &std::fs::File| open::backing(reply.open_backing(file));
+            let result = async { volume.create(Ino(parent.0), &name?, mode, caller, (there, access), &register).await };
             match result.await {
-                Ok(made) => {
-                    let (ttl, attr) = (volume.kernel_ttl(), file_attr(&made.stat));
-                    reply.created(&ttl, &attr, GENERATION, FileHandle(made.handle), FopenFlags::FOPEN_KEEP_CACHE);
-                }
+                Ok(made) => open::reply_create(&volume, reply, &made, access),
                 Err(error) => reply.error(errno(&error)),
             }
         });

@@ -64,6 +64,9 @@ pub struct MountArgs {
     /// How long attributes and names are trusted without asking S3 (1s, 250ms); 0 asks at every open.
     #[arg(long, value_parser = parse_time)]
     pub attr_ttl: Option<Duration>,
+    /// The kernel does not read complete files from the cache directory by itself.
+    #[arg(long)]
+    pub no_passthrough: bool,
     /// Nothing can be changed through this mount.
     #[arg(long)]
     pub read_only: bool,

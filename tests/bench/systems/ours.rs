@@ -1,10 +1,10 @@
 //! `ec2mpi-agent mount`, with its defaults.
 
-use std::path::Path;
 use std::process::Command;
 
-use super::{Layout, Place, Promise, System, Tools};
-use crate::daemon::{Daemon, run};
+use super::mounted::Program;
+use super::{Layout, Place, Promise, Tools};
+use crate::daemon::run;
 use crate::works::Name;
 
 /// What keeps file data out of the kernel's passthrough.
@@ -16,24 +16,22 @@ pub(super) const PROMISE: Promise =
 #[derive(Debug)]
 pub(super) struct Ours {
     name: Name,
-    place: Place,
     bucket: String,
-    daemon: Option<Daemon>,
 }
 
 impl Ours {
-    pub(super) fn new(name: Name, place: Place) -> Self {
-        Self { name, place, bucket: String::new(), daemon: None }
-    }
-
-    fn agent(&self, verb: &str) -> Command {
-        let mut command = Command::new(self.place.tools.agent());
-        command.arg(verb).arg("--control").arg(self.place.base.join("control"));
-        command
+    pub(super) fn new(name: Name) -> Self {
+        Self { name, bucket: String::new() }
     }
 }
 
-impl System for Ours {
+fn agent(place: &Place, verb: &str) -> Command {
+    let mut command = Command::new(place.tools.agent());
+    command.arg(verb).arg("--control").arg(place.base.join("control"));
+    command
+}
+
+impl Program for Ours {
     fn name(&self) -> Name {
         self.name
     }
@@ -42,43 +40,26 @@ impl System for Ours {
         Layout::Objects
     }
 
-    fn adopt(&mut self, bucket: &str) -> anyhow::Result<()> {
+    fn adopt(&mut self, _place: &Place, bucket: &str) -> anyhow::Result<()> {
         self.bucket = bucket.to_owned();
         Ok(())
     }
 
-    fn mount(&mut self) -> anyhow::Result<()> {
-        self.unmount()?;
-        self.place.clear()?;
-        let s3 = &self.place.s3;
-        let mut command = self.agent("mount");
+    fn command(&mut self, place: &Place) -> anyhow::Result<Command> {
+        let s3 = &place.s3;
+        let mut command = agent(place, "mount");
         command.args(["--foreground", "--region", "us-east-1", "--endpoint", &s3.endpoint]);
-        command.arg("--cache-dir").arg(&self.place.cache).arg(&self.bucket).arg(&self.place.root);
+        command.arg("--cache-dir").arg(&place.cache).arg(&self.bucket).arg(&place.root);
         if self.name == Name::OursPlain {
             command.arg(PLAIN);
         }
         command.env("AWS_ACCESS_KEY_ID", &s3.key).env("AWS_SECRET_ACCESS_KEY", &s3.secret);
         command.env("AWS_EC2_METADATA_DISABLED", "true").env("EC2MPI_LOG", "warn");
-        let mut daemon = Daemon::start(command, &self.place.log)?;
-        daemon.wait_for_mount(&self.place.root)?;
-        self.daemon = Some(daemon);
-        Ok(())
+        Ok(command)
     }
 
-    fn unmount(&mut self) -> anyhow::Result<()> {
-        self.daemon.take().map_or(Ok(()), |daemon| daemon.unmount(&self.place.root))
-    }
-
-    fn root(&self) -> Option<&Path> {
-        Some(&self.place.root)
-    }
-
-    fn drain(&mut self) -> anyhow::Result<()> {
-        run(self.agent("drain").arg("--timeout").arg("300").arg(&self.place.root)).map(drop)
-    }
-
-    fn daemon(&self) -> Option<i32> {
-        self.daemon.as_ref().map(Daemon::pid)
+    fn drain(&mut self, place: &Place) -> anyhow::Result<()> {
+        run(agent(place, "drain").arg("--timeout").arg("300").arg(&place.root)).map(drop)
     }
 }
 

@@ -1,14 +1,14 @@
 //! `rclone mount` with a full cache. It waits 5 s before it uploads unless told otherwise, and sends 4 files at a time:
 //! here it begins after 100 ms, with 16.
 
-use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-use super::{Layout, Place, Promise, System};
-use crate::daemon::{Daemon, call, free_port};
+use super::mounted::Program;
+use super::{Layout, Place, Promise};
+use crate::daemon::{call, free_port};
 use crate::works::Name;
 
 const DRAIN: Duration = Duration::from_secs(300);
@@ -21,19 +21,14 @@ pub(super) const PROMISE: Promise = Promise {
     fsync_in_s3: false,
 };
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Rclone {
-    place: Place,
     bucket: String,
+    /// Of its remote control.
     port: u16,
-    daemon: Option<Daemon>,
 }
 
 impl Rclone {
-    pub(super) fn new(place: Place) -> Self {
-        Self { place, bucket: String::new(), port: 0, daemon: None }
-    }
-
     /// Files that wait for their upload, or are on their way.
     fn unsent(&self) -> anyhow::Result<u64> {
         let stats = call(self.port, "POST", "/vfs/stats").context("asking rclone what it has not sent")?;
@@ -43,7 +38,7 @@ impl Rclone {
     }
 }
 
-impl System for Rclone {
+impl Program for Rclone {
     fn name(&self) -> Name {
         Name::Rclone
     }
@@ -52,21 +47,19 @@ impl System for Rclone {
         Layout::Objects
     }
 
-    fn adopt(&mut self, bucket: &str) -> anyhow::Result<()> {
+    fn adopt(&mut self, _place: &Place, bucket: &str) -> anyhow::Result<()> {
         self.bucket = bucket.to_owned();
         Ok(())
     }
 
-    fn mount(&mut self) -> anyhow::Result<()> {
-        self.unmount()?;
-        self.place.clear()?;
+    fn command(&mut self, place: &Place) -> anyhow::Result<Command> {
         self.port = free_port()?;
-        let mut command = Command::new(self.place.tools.peer("rclone"));
-        command.arg("mount").arg(format!("lab:{}", self.bucket)).arg(&self.place.root);
+        let mut command = Command::new(place.tools.peer("rclone"));
+        command.arg("mount").arg(format!("lab:{}", self.bucket)).arg(&place.root);
         command.args(["--vfs-cache-mode", "full", "--vfs-write-back", "100ms", "--transfers", "16"]);
-        command.arg("--cache-dir").arg(&self.place.cache).args(["--rc", "--rc-no-auth", "--rc-addr"]);
+        command.arg("--cache-dir").arg(&place.cache).args(["--rc", "--rc-no-auth", "--rc-addr"]);
         command.arg(format!("127.0.0.1:{}", self.port)).env("RCLONE_CONFIG", "/dev/null");
-        let s3 = &self.place.s3;
+        let s3 = &place.s3;
         for (name, value) in [
             ("TYPE", "s3"),
             ("PROVIDER", "Other"),
@@ -78,21 +71,10 @@ impl System for Rclone {
         ] {
             command.env(format!("RCLONE_CONFIG_LAB_{name}"), value);
         }
-        let mut daemon = Daemon::start(command, &self.place.log)?;
-        daemon.wait_for_mount(&self.place.root)?;
-        self.daemon = Some(daemon);
-        Ok(())
+        Ok(command)
     }
 
-    fn unmount(&mut self) -> anyhow::Result<()> {
-        self.daemon.take().map_or(Ok(()), |daemon| daemon.unmount(&self.place.root))
-    }
-
-    fn root(&self) -> Option<&Path> {
-        Some(&self.place.root)
-    }
-
-    fn drain(&mut self) -> anyhow::Result<()> {
+    fn drain(&mut self, _place: &Place) -> anyhow::Result<()> {
         let begun = Instant::now();
         while self.unsent()? > 0 {
             if begun.elapsed() > DRAIN {
@@ -101,9 +83,5 @@ impl System for Rclone {
             std::thread::sleep(Duration::from_millis(10));
         }
         Ok(())
-    }
-
-    fn daemon(&self) -> Option<i32> {
-        self.daemon.as_ref().map(Daemon::pid)
     }
 }

@@ -14,11 +14,12 @@ pub enum Hold {
     Dirty,
 }
 
-/// Both sums, over all data files of a volume.
+/// The sums, over all data files of a volume.
 #[derive(Debug, Default)]
 pub struct Usage {
     clean: AtomicU64,
     dirty: AtomicU64,
+    exposed: AtomicU64,
 }
 
 impl Usage {
@@ -30,6 +31,16 @@ impl Usage {
     /// Bytes on disk that S3 does not have.
     pub fn dirty(&self) -> u64 {
         self.dirty.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of files that the kernel reads by itself.
+    pub fn exposed(&self) -> u64 {
+        self.exposed.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn expose(&self, before: u64, now: u64) {
+        self.exposed.fetch_add(now, Ordering::Relaxed);
+        self.exposed.fetch_sub(before, Ordering::Relaxed);
     }
 
     fn of(&self, hold: Hold) -> &AtomicU64 {

@@ -63,7 +63,7 @@ impl Volume {
         let mut candidates = Vec::new();
         for (ino, content) in contents {
             let state = content.state.read().await;
-            if state.data.is_none() {
+            if !state.data.as_ref().is_some_and(|data| self.is_ours_alone(&content, data)) {
                 continue;
             }
             let clean = self.is_clean(ino, &state);
@@ -94,7 +94,7 @@ impl Volume {
         if !clean && state.spilled.get(candidate.part).is_none() {
             return;
         }
-        let Some(data) = state.data.clone() else { return };
+        let Some(data) = state.data.clone().filter(|data| self.is_ours_alone(&candidate.content, data)) else { return };
         let range = self.cut.range(candidate.part);
         state.present.remove(range.clone());
         if clean && state.present == Extents::default() {

@@ -17,6 +17,7 @@ use crate::volume::ops::Caller;
 use crate::volume::ops::attributes::Change;
 use crate::volume::ops::namespace::IfThere;
 use crate::volume::ops::rename::{End, Replacing};
+use crate::volume::passthrough::{Access, Backing};
 use crate::volume::spill::{self, Cut};
 use crate::volume::store::memory::MemoryStore;
 use crate::volume::store::retry::{RetryPolicy, Retrying};
@@ -45,6 +46,11 @@ struct Life {
     slots: BTreeMap<usize, u64>,
     /// References that a kernel would hold.
     known: parking_lot::Mutex<HashMap<Ino, u64>>,
+}
+
+/// There is no kernel that could read cache files.
+fn refuse(_: &std::fs::File) -> std::io::Result<Backing> {
+    Err(std::io::ErrorKind::Unsupported.into())
 }
 
 /// A directory in memory where there is one: a sync costs nothing there.
@@ -354,12 +360,13 @@ impl Life {
         match self.volume.lookup(parent, name).await {
             Ok(found) => {
                 self.know(found.ino);
-                self.volume.open(found.ino, true).await
+                self.volume.open(found.ino, Access::WRITE, &refuse).await.map(|opened| opened.handle)
             }
             Err(VolumeError::NotFound) => {
-                let made = self.volume.create(parent, name, 0o644, CALLER, IfThere::Open).await?;
+                let made =
+                    self.volume.create(parent, name, 0o644, CALLER, (IfThere::Open, Access::WRITE), &refuse).await?;
                 self.know(made.stat.ino);
-                Ok(made.handle)
+                Ok(made.opened.handle)
             }
             Err(error) => Err(error),
         }
@@ -373,7 +380,7 @@ impl Life {
 
     async fn read(&self, path: &str) -> Result<Vec<u8>> {
         let ino = self.walk(path).await?;
-        let handle = self.volume.open(ino, false).await?;
+        let handle = self.volume.open(ino, Access::READ, &refuse).await?.handle;
         let bytes = self.read_all(handle).await;
         self.volume.release(handle).await?;
         bytes

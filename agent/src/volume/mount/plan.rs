@@ -83,6 +83,7 @@ fn options(args: &MountArgs) -> anyhow::Result<Options> {
     options.attr_ttl = args.attr_ttl.unwrap_or(options.attr_ttl);
     options.close = args.close.unwrap_or(Close::Local);
     options.excl = args.excl.unwrap_or(options.excl);
+    options.passthrough = !args.no_passthrough;
     options.read_only = args.read_only;
     options.no_exec = args.no_exec;
     options.compat_dir = args.compat_dir;

@@ -22,7 +22,7 @@ use crate::volume::tree::Ino;
 use crate::volume::{Options, Volume, replay};
 
 /// Threads that read requests of the kernel.
-const FUSE_THREADS: usize = 2;
+const FUSE_THREADS: usize = 4;
 /// Threads that run operations.
 const WORKERS: usize = 4;
 /// How long tasks may take to notice the end.
@@ -85,6 +85,7 @@ pub(super) fn mount_on(
     runtime.spawn(volume.clone().write_back());
     runtime.spawn(volume.clone().sweep_spills(spills));
     runtime.spawn(volume.clone().keep_up());
+    runtime.spawn(volume.clone().watch_stores());
     runtime.spawn(volume.clone().serve_control(listener));
     Ok(MountedVolume { volume, session: Some(session), runtime: Some(runtime), _lock: lock })
 }
@@ -191,6 +192,7 @@ impl MountedVolume {
     fn end(&mut self) -> anyhow::Result<()> {
         let Some(runtime) = self.runtime.take() else { return Ok(()) };
         let result = detach(&self.volume.options.dir);
+        runtime.block_on(self.volume.note_all_stores());
         self.volume.closing.cancel();
         self.volume.cache.freeze();
         let _ = std::fs::remove_file(&self.volume.options.control);

@@ -78,6 +78,9 @@ impl Volume {
     /// None unless all of an object that S3 has goes into a new file that nothing else is about to become.
     fn plan_copy(&self, source: Ino, target: Ino, state: &State, length: u64) -> Result<Option<Plan>> {
         let tree = self.tree();
+        if state.data.as_ref().is_some_and(|data| data.is_exposed()) {
+            return Ok(None);
+        }
         let (from, into) = (tree.get(source)?, tree.get(target)?);
         let (Some(remote), Some(open), Place::At { parent, .. }) = (&from.remote, state.open, &into.place) else {
             return Ok(None);

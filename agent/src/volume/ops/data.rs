@@ -15,6 +15,7 @@ use crate::volume::error::{Result, VolumeError};
 use crate::volume::handle::Handle;
 use crate::volume::limits::disk::Room;
 use crate::volume::limits::is_full;
+use crate::volume::passthrough::{Access, How, Register};
 use crate::volume::spill::Spilled;
 use crate::volume::tree::Ino;
 use crate::volume::writeback::FAILING_PATIENCE;
@@ -27,17 +28,25 @@ const SMALL: u64 = 1 << 20;
 /// How often what a write needs is fetched again because it was evicted before the write began.
 const PREPARATIONS: usize = 20;
 
+/// An open file.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) handle: u64,
+    pub(crate) how: How,
+}
+
 impl Volume {
     /// Opens the version an inode shows; [`VolumeError::Stale`] when its name has another one now.
-    pub(crate) async fn open(&self, ino: Ino, write: bool) -> Result<u64> {
+    pub(crate) async fn open(&self, ino: Ino, access: Access, register: &Register<'_>) -> Result<Opened> {
         self.revalidate_open(ino).await?;
         let content = self.tree().get(ino)?.content()?;
-        if !write {
+        if !access.write {
             self.fetch_small(ino, &content).await?;
         }
-        let handle = self.handles.insert(Handle::File { ino, content, write })?;
-        self.count_open(ino, write)?;
-        Ok(handle)
+        let handle = self.handles.insert(Handle::File { ino, content: content.clone(), write: access.write })?;
+        self.count_open(ino, access.write)?;
+        let how = self.enter(ino, &content, access, register).await;
+        Ok(Opened { handle, how })
     }
 
     /// S3 keeps no old versions: what is small is fetched before somebody can replace it. The kernel looks the name up
@@ -173,7 +182,10 @@ impl Volume {
         if state.dirty {
             return Ok(());
         }
-        state.data = Some(self.cache.create()?);
+        match &state.data {
+            Some(data) if !self.is_ours_alone(content, data) => data.file.set_len(0)?,
+            Some(_) | None => state.data = Some(self.cache.create()?),
+        }
         state.sealed = None;
         state.present = Extents::default();
         state.spilled = Spilled::default();
@@ -197,8 +209,8 @@ impl Volume {
             if !there || !state.spilled.completes(&self.cut, &state.present, state.size) {
                 continue;
             }
-            self.unseal(&mut state)?;
-            self.journal_open(ino, &mut state)?;
+            self.begin_writing(ino, &mut state)?;
+            content.way.lock().note_change();
             self.unspill(&mut state, &parts).await?;
             return Ok(state);
         }
@@ -219,6 +231,12 @@ impl Volume {
         Ok(())
     }
 
+    /// What is in the cache file is ours to change from now on, and in the journal.
+    pub(crate) fn begin_writing(&self, ino: Ino, state: &mut State) -> Result<()> {
+        self.unseal(state)?;
+        self.journal_open(ino, state)
+    }
+
     fn unseal(&self, state: &mut State) -> Result<()> {
         let busy = self.tree().is_outstanding(state.sealed);
         state.data = match state.data.take() {
@@ -227,7 +245,9 @@ impl Volume {
                 data.file.set_len(state.size)?;
                 Some(data)
             }
-            Some(data) if busy => Some(self.cache.duplicate(&data).inspect_err(|_| state.data = Some(data))?),
+            Some(data) if busy && !data.is_exposed() => {
+                Some(self.cache.duplicate(&data).inspect_err(|_| state.data = Some(data))?)
+            }
             Some(data) => Some(data),
         };
         state.sealed = None;
@@ -247,7 +267,7 @@ impl Volume {
         Ok(())
     }
 
-    pub(super) fn note_change(&self, ino: Ino, state: &State) -> Result<()> {
+    pub(crate) fn note_change(&self, ino: Ino, state: &State) -> Result<()> {
         let mut tree = self.tree();
         let node = tree.get_mut(ino)?;
         node.size = state.size;
@@ -272,7 +292,8 @@ impl Volume {
 
     /// The last descriptor is closed: a file that was written to is handed to write-back.
     pub(crate) async fn release(&self, handle: u64) -> Result<()> {
-        let Some(Handle::File { ino, write, .. }) = self.handles.remove(handle) else { return Ok(()) };
+        let Some(Handle::File { ino, write, content }) = self.handles.remove(handle) else { return Ok(()) };
+        content.way.lock().leave();
         let sealed = if write { self.seal(ino).await.map(drop) } else { Ok(()) };
         if let Err(error) = &sealed {
             self.seal_later(ino, error);

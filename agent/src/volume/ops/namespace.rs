@@ -3,6 +3,7 @@
 use uuid::Uuid;
 
 use super::attributes::Written;
+use super::data::Opened;
 use super::{Caller, Stat, new_attr, new_directory, new_path, touch_parent};
 use crate::volume::attr::{self, Attr, Extra};
 use crate::volume::content::Content;
@@ -10,6 +11,7 @@ use crate::volume::error::{Result, VolumeError};
 use crate::volume::handle::Handle;
 use crate::volume::journal::{Base, Op, Seq};
 use crate::volume::name;
+use crate::volume::passthrough::{Access, Register};
 use crate::volume::store::{Body, Condition, Etag, ObjectKey, StoreError};
 use crate::volume::tree::{Child, Ino, Kind, Node, Opaque, Place, Tree};
 use crate::volume::version::conflict::{self, Resolution};
@@ -46,7 +48,7 @@ impl IfThere {
 #[derive(Debug)]
 pub(crate) struct Created {
     pub(crate) stat: Stat,
-    pub(crate) handle: u64,
+    pub(crate) opened: Opened,
 }
 
 impl Volume {
@@ -72,16 +74,18 @@ impl Volume {
         name: &str,
         mode: u32,
         caller: Caller,
-        there: IfThere,
+        how: (IfThere, Access),
+        register: &Register<'_>,
     ) -> Result<Created> {
+        let (there, access) = how;
         match self.resolve(parent, name).await {
             Ok(_) if there == IfThere::Refuse => return Err(VolumeError::Exists),
             Ok(ino) => {
-                let handle = self.open(ino, true).await?;
+                let opened = self.open(ino, access, register).await?;
                 if there == IfThere::Cut {
                     self.truncate(ino, 0).await?;
                 }
-                return Ok(Created { stat: self.entry(ino)?, handle });
+                return Ok(Created { stat: self.entry(ino)?, opened });
             }
             Err(VolumeError::NotFound) => {}
             Err(error) => return Err(error),
@@ -92,9 +96,10 @@ impl Volume {
         };
         let ino = self.new_file(parent, name, mode, caller, claimed)?;
         let content = self.tree().get(ino)?.content()?;
-        let handle = self.handles.insert(Handle::File { ino, content, write: true })?;
+        let handle = self.handles.insert(Handle::File { ino, content: content.clone(), write: true })?;
         self.count_open(ino, true)?;
-        Ok(Created { stat: self.entry(ino)?, handle })
+        let how = self.enter(ino, &content, access, register).await;
+        Ok(Created { stat: self.entry(ino)?, opened: Opened { handle, how } })
     }
 
     /// A regular file that nobody opens.

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use crate::volume::Volume;
 use crate::volume::cache::DataFile;
+use crate::volume::cache::usage::Hold;
 use crate::volume::content::{Content, State};
 use crate::volume::error::{Result, VolumeError};
 use crate::volume::failpoint;
@@ -33,6 +34,7 @@ impl Volume {
 
     /// Bytes and journal of a dirty file are on disk when this returns.
     pub(crate) async fn secure(&self, ino: Ino, content: &Content) -> Result<()> {
+        self.note_stores(ino, content).await?;
         let state = content.state.read().await;
         let (true, Some(open), Some(data)) = (state.dirty, state.open, state.data.clone()) else { return Ok(()) };
         sync_data(data).await?;
@@ -47,15 +49,37 @@ impl Volume {
     /// Hands a dirty file to write-back, durably. The operation that brings its present state to S3, if there is one.
     pub(crate) async fn seal(&self, ino: Ino) -> Result<Option<Seq>> {
         let Ok(content) = self.tree().get(ino)?.content() else { return Ok(self.pending_of(ino)) };
+        self.note_stores(ino, &content).await?;
         let mut state = content.state.write().await;
         let (true, Some(data)) = (state.dirty, state.data.clone()) else { return Ok(self.pending_of(ino)) };
-        sync_data(data.clone()).await?;
+        let upload = self.upload_of(&content, data).await?;
         failpoint::hit(failpoint::SEAL_SYNCED);
-        let Some((seq, position)) = self.submit_put(ino, &mut state, data)? else { return Ok(None) };
+        let Some((seq, position)) = self.submit_put(ino, &mut state, upload)? else { return Ok(None) };
         failpoint::hit(failpoint::SEAL_BEGUN);
         drop(state);
         self.journal.sync(position).await?;
         Ok(Some(seq))
+    }
+
+    /// What an upload is to read, on disk. Others may read the inode's own cache file, and must see later writes: then it
+    /// is a copy.
+    async fn upload_of(&self, content: &Content, data: Arc<DataFile>) -> Result<Arc<DataFile>> {
+        if self.is_ours_alone(content, &data) {
+            sync_data(data.clone()).await?;
+            return Ok(data);
+        }
+        if data.is_watched() {
+            data.watch()?;
+        }
+        sync_data(data.clone()).await?;
+        let (cache, source) = (self.cache.clone(), data.clone());
+        let copy = tokio::task::spawn_blocking(move || {
+            let copy = cache.duplicate(&source)?;
+            copy.file.sync_data().map(|()| copy)
+        });
+        let copy = copy.await.map_err(std::io::Error::other)??;
+        data.hold(Hold::Clean);
+        Ok(copy)
     }
 
     fn submit_put(&self, ino: Ino, state: &mut State, data: Arc<DataFile>) -> Result<Option<(Seq, Position)>> {
@@ -84,6 +108,7 @@ impl Volume {
 
     /// Seals every dirty file, open ones too: a snapshot of each as it is now.
     pub(crate) async fn seal_all(&self) -> Result<()> {
+        self.note_all_stores().await;
         let dirty: Vec<Ino> = self
             .tree()
             .nodes()

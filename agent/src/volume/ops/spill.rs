@@ -58,7 +58,7 @@ impl Volume {
 
     /// Sends some parts, the longest unwritten first. How many went; a failure is none.
     pub(crate) async fn spill(&self, content: &Content) -> usize {
-        let chosen = self.choose(&*content.state.read().await);
+        let chosen = self.choose(content, &*content.state.read().await);
         let sent = futures::stream::iter(chosen).map(|part| self.spill_part(content, part)).buffer_unordered(BATCH);
         let results: Vec<Result<bool>> = sent.collect().await;
         let mut gone = 0;
@@ -73,8 +73,11 @@ impl Volume {
     }
 
     /// Whole parts that only the cache file has; never the one that was written last.
-    fn choose(&self, state: &State) -> Vec<Chosen> {
+    fn choose(&self, content: &Content, state: &State) -> Vec<Chosen> {
         let (true, Some(data)) = (state.dirty, &state.data) else { return Vec::new() };
+        if !self.is_ours_alone(content, data) {
+            return Vec::new();
+        }
         let newest = state.written.iter().max_by_key(|(_, written)| **written).map(|(index, _)| *index);
         let mut chosen: Vec<Chosen> = (0..self.cut.index(state.size))
             .filter(|index| Some(*index) != newest && state.spilled.get(*index).is_none())
@@ -102,6 +105,7 @@ impl Volume {
         let mut state = content.state.write().await;
         let same = state.data.as_ref().is_some_and(|data| Arc::ptr_eq(data, &part.data));
         let whole = part.range.end <= state.size;
+        let same = same && self.is_ours_alone(content, &part.data);
         if !same || !whole || !state.dirty || state.written.get(&part.index).copied() != part.written {
             return Ok(false);
         }
