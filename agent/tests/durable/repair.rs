@@ -59,7 +59,7 @@ fn repair_tells_what_a_dead_node_has_and_keeps_what_it_needs() {
     let cache = place.dir.path().join("cache-a");
     let found = findings(&place, &cache, &["--delete"]);
     assert_eq!(found["unfinished"], serde_json::json!(["upload late"]), "{found}");
-    assert!(found["lost"].as_array().unwrap().len() == 1 && found["lost"][0].as_str().unwrap().ends_with("_large"));
+    assert!(found["lost"].as_array().unwrap().len() == 1 && found["lost"][0].as_str().unwrap().ends_with("-large"));
     assert_eq!((&found["deleted"], place.keys().len()), (&0.into(), kept), "{found}");
     // A torn end is told and left as it is.
     let journal = cache.join("journal");
