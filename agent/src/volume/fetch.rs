@@ -26,8 +26,9 @@ const FIRST_WINDOW: u64 = 8 << 20;
 const LARGEST_WINDOW: u64 = 64 << 20;
 /// GETs of one file at a time.
 const PARALLEL: usize = 8;
-/// How often a version is looked for again when it was moved meanwhile.
-const MOVES: usize = 3;
+/// How often a version is looked for again when it was moved, or got new headers, meanwhile: several operations on one
+/// file may be on their way.
+const MOVES: usize = 8;
 
 /// Bytes to be fetched: from the inode's object, or from one of this volume's own.
 #[derive(Debug)]

@@ -12,6 +12,7 @@ use super::error::Result;
 use super::failpoint;
 use super::journal::{Base, Op, Seq, Unfinished};
 use super::name;
+use super::spill::Restored;
 use super::tree::{Child, Dir, Ino, Kind, Node, Opaque, Place, Remote, Tree};
 use super::writeback::Tag;
 
@@ -36,15 +37,16 @@ impl Volume {
     /// Applies what is left to do, in order. A file that was never closed goes up as it is.
     pub(crate) fn replay(&self, left: BTreeMap<Seq, Unfinished>) -> Result<()> {
         let mut tree = self.tree();
+        let mut objects = Restored::new();
         for (seq, entry) in left {
-            let tag = self.replay_one(&mut tree, seq, &entry.op)?;
+            let tag = self.replay_one(&mut tree, seq, &entry.op, &mut objects)?;
             self.requeue(&mut tree, seq, entry.op, tag, entry.upload);
         }
         failpoint::hit(failpoint::REPLAYED);
         Ok(())
     }
 
-    fn replay_one(&self, tree: &mut Tree, seq: Seq, op: &Op) -> Result<Tag> {
+    fn replay_one(&self, tree: &mut Tree, seq: Seq, op: &Op, objects: &mut Restored) -> Result<Tag> {
         match op {
             Op::Put { path, data, spilled, attr, extra, base, .. } => {
                 let data = match self.cache.reopen(*data) {
@@ -56,7 +58,7 @@ impl Volume {
                 };
                 let size = data.file.metadata()?.len();
                 data.measure(Hold::Dirty)?;
-                let spilled = self.spills.restore(spilled, &self.cut, size);
+                let spilled = self.spills.restore(spilled, &self.cut, size, objects);
                 let kind = Kind::File(Content::sealed(data.clone(), size, seq, spilled.clone(), &self.cut));
                 let node = Node { extra: extra.clone(), ..node(*attr, kind, size, base) };
                 let tag = self.replay_node(tree, seq, path, node)?;
@@ -76,11 +78,20 @@ impl Volume {
             }
             Op::Rename { from, to, source, size, attr, extra, .. } => {
                 let known = Node { extra: extra.clone(), ..self.moved_node(from, source, *size, *attr) };
-                self.replay_move(tree, seq, from, to, known)
+                let (ino, tag) = self.replay_move(tree, seq, from, to, known)?;
+                // They may have changed after the operation that made the file.
+                let node = tree.get_mut(ino)?;
+                (node.attr, node.extra) = (*attr, extra.clone());
+                Ok(tag)
             }
             Op::RenameDir { from, to, attr } => {
-                let tag = self.replay_move(tree, seq, from, to, directory(self, *attr))?;
-                self.mark_moved(tree, seq, from, tag)
+                let (ino, tag) = self.replay_move(tree, seq, from, to, directory(self, *attr))?;
+                let node = tree.get_mut(ino)?;
+                node.attr = attr.unwrap_or(node.attr);
+                let dir = node.dir_mut()?;
+                dir.opaque = Some(Opaque::UntilStarted(seq));
+                dir.moved_from.push((seq, from.to_owned()));
+                Ok(tag)
             }
             Op::SetAttr { path, directory: true, attr, extra, .. } => {
                 self.replay_directory(tree, seq, path, *attr, Some(extra))
@@ -118,6 +129,8 @@ impl Volume {
         attr: Attr,
         extra: Option<&Extra>,
     ) -> Result<Tag> {
+        let (parent, name) = self.parent_of_path(tree, path)?;
+        let leftovers = matches!(tree.get(parent)?.dir()?.children.get(&name), Some(Child::Gone(_)));
         let ino = self.directory_at(tree, path)?;
         let node = tree.get_mut(ino)?;
         node.attr = attr;
@@ -125,16 +138,17 @@ impl Volume {
         node.dir_mut()?.marker = true;
         match extra {
             Some(extra) => node.extra = extra.clone(),
-            None => node.dir_mut()?.opaque = Some(Opaque::UntilDone(seq)),
+            // What was there before may be there until this begins. Of what is the new directory's own, some may be done
+            // already: operations in it do not wait for its marker.
+            None if leftovers => node.dir_mut()?.opaque = Some(Opaque::UntilStarted(seq)),
+            None => {}
         }
-        if path.is_empty() {
-            return Ok(tag(Some(ino), Vec::new()));
-        }
-        let (parent, name) = self.parent_of_path(tree, path)?;
-        Ok(tag(Some(ino), vec![(parent, name)]))
+        let touched = if path.is_empty() { Vec::new() } else { vec![(parent, name)] };
+        Ok(tag(Some(ino), touched))
     }
 
-    fn replay_move(&self, tree: &mut Tree, seq: Seq, from: &str, to: &str, unknown: Node) -> Result<Tag> {
+    /// `unknown`: the inode, where no earlier operation told of it.
+    fn replay_move(&self, tree: &mut Tree, seq: Seq, from: &str, to: &str, unknown: Node) -> Result<(Ino, Tag)> {
         let (from_parent, from_name) = self.parent_of_path(tree, from)?;
         let (to_parent, to_name) = self.parent_of_path(tree, to)?;
         let ino = match tree.child(from_parent, &from_name) {
@@ -146,16 +160,7 @@ impl Volume {
         tree.begin(seq);
         tree.detach(ino, Place::Gone, Some(Child::Gone(seq)));
         tree.reattach(ino, to_parent, &to_name)?;
-        Ok(tag(Some(ino), vec![(from_parent, from_name), (to_parent, to_name)]))
-    }
-
-    fn mark_moved(&self, tree: &mut Tree, seq: Seq, from: &str, tag: Tag) -> Result<Tag> {
-        if let Some(ino) = tag.ino {
-            let dir = tree.get_mut(ino)?.dir_mut()?;
-            dir.opaque = Some(Opaque::UntilStarted(seq));
-            dir.moved_from.push((seq, from.to_owned()));
-        }
-        Ok(tag)
+        Ok((ino, tag(Some(ino), vec![(from_parent, from_name), (to_parent, to_name)])))
     }
 
     /// The inode of an object of which only the journal tells so far.

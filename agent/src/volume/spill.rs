@@ -180,6 +180,9 @@ impl Drop for Held {
     }
 }
 
+/// Objects by key, while a journal is replayed.
+pub(crate) type Restored = BTreeMap<String, Arc<Held>>;
+
 /// Where a part is.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
@@ -328,12 +331,13 @@ impl Spills {
         Arc::new(Held { key, etag, trash: self.trash.clone(), kept: AtomicBool::new(false) })
     }
 
-    /// What the journal says is spilled; parts that begin after the end of the file were cut off.
-    pub(crate) fn restore(&self, runs: &[Run], cut: &Cut, size: u64) -> Spilled {
+    /// What the journal says is spilled; parts that begin after the end of the file were cut off. `objects`: those of
+    /// all operations, since several may read one.
+    pub(crate) fn restore(&self, runs: &[Run], cut: &Cut, size: u64, objects: &mut Restored) -> Spilled {
         let mut spilled = Spilled::default();
-        let mut objects: BTreeMap<&str, Arc<Held>> = BTreeMap::new();
         for run in runs {
-            let object = objects.entry(&run.key).or_insert_with(|| self.hold(run.key.clone(), run.etag.clone()));
+            let make = || self.hold(run.key.clone(), run.etag.clone());
+            let object = objects.entry(run.key.clone()).or_insert_with(make);
             for index in run.first..run.first.saturating_add(run.count) {
                 if cut.range(index).start >= size {
                     break;

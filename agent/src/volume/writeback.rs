@@ -73,7 +73,7 @@ struct Table {
     open: BTreeMap<Seq, Op>,
     /// Multipart uploads that were begun and perhaps not ended.
     uploads: HashMap<Seq, OpenUpload>,
-    /// Large uploads of an earlier process, which may have begun a multipart upload that the journal does not know.
+    /// Operations of an earlier process, which may have begun a multipart upload that the journal does not know.
     replayed: HashSet<Seq>,
     /// Since when an operation has been failing.
     failing: HashMap<Seq, Instant>,
@@ -236,16 +236,38 @@ impl Volume {
         self.abort_leftover(seq).await?;
         let unknown = self.queue.table.lock().replayed.contains(&seq);
         if unknown {
-            // One of another node for the same file just begins again.
-            let open = match self.store.multipart_list(path).await {
-                // A server that does not know the call: the bucket's lifecycle rules, or `repair`, remove what is left.
-                Err(StoreError::Refused(_, _)) => Vec::new(),
-                result => result?,
-            };
-            for upload in open.iter().filter(|upload| upload.key.as_str() == path) {
-                self.abort_upload(&upload.key, &upload.id).await?;
-            }
+            self.abort_uploads(|key| key == path, path).await?;
             self.queue.table.lock().replayed.remove(&seq);
+        }
+        Ok(())
+    }
+
+    /// Gives up what earlier attempts of an operation, perhaps in another process, have left of a copy in parts.
+    async fn abort_copies(&self, seq: Seq, path: &str, size: u64) -> std::result::Result<(), StoreError> {
+        let repeated = {
+            let table = self.queue.table.lock();
+            table.replayed.contains(&seq) || table.failing.contains_key(&seq)
+        };
+        if size <= self.cut.single_copy || !repeated {
+            return Ok(());
+        }
+        self.abort_uploads(|key| key == path, path).await
+    }
+
+    /// Gives up the uploads of keys that begin with `prefix` and are `wanted`. One of another node for the same file just
+    /// begins again.
+    pub(crate) async fn abort_uploads(
+        &self,
+        wanted: impl Fn(&str) -> bool,
+        prefix: &str,
+    ) -> std::result::Result<(), StoreError> {
+        let open = match self.store.multipart_list(prefix).await {
+            // A server that does not know the call: the bucket's lifecycle rules, or `repair`, remove what is left.
+            Err(StoreError::Refused(_, _)) => Vec::new(),
+            result => result?,
+        };
+        for upload in open.iter().filter(|upload| wanted(upload.key.as_str())) {
+            self.abort_upload(&upload.key, &upload.id).await?;
         }
         Ok(())
     }
@@ -297,7 +319,8 @@ impl Volume {
     /// Puts an operation that an earlier process left into the queue again. Only before the mount.
     pub(crate) fn requeue(&self, tree: &mut Tree, seq: Seq, op: Op, tag: Tag, upload: Option<OpenUpload>) {
         let mut table = self.queue.table.lock();
-        if self.goes_in_parts(tag.bytes, &tag.spilled) {
+        let may_copy = matches!(op, Op::Rename { .. } | Op::RenameDir { .. } | Op::SetAttr { directory: false, .. });
+        if may_copy || self.goes_in_parts(tag.bytes, &tag.spilled) {
             table.replayed.insert(seq);
         }
         upload.into_iter().for_each(|upload| drop(table.uploads.insert(seq, upload)));
@@ -408,16 +431,16 @@ impl Volume {
                 self.abort_leftovers(seq, path).await?;
                 self.delete_object(path, base).await
             }
-            Op::Rename { from, to, source, base, size, attr, extra, write } => {
-                let copy = rename::Copy { from, to, source, base, size: *size, attr, extra, write: *write };
+            Op::Rename { from, to, source, base, attr, extra, write, .. } => {
+                let copy = rename::Copy { seq, from, to, source, base, attr, extra, write: *write };
                 self.rename_object(&copy).await
             }
-            Op::RenameDir { from, to, .. } => self.rename_directory(from, to).await,
+            Op::RenameDir { from, to, .. } => self.rename_directory(seq, from, to).await,
             Op::SetAttr { path, directory: true, attr, extra, write, .. } => {
                 self.put_marker(path, attr, extra, *write).await
             }
             Op::SetAttr { path, directory: false, size, attr, extra, base, write } => {
-                self.set_attributes(&object::Change { path, size: *size, attr, extra, base, write: *write }).await
+                self.set_attributes(&object::Change { seq, path, size: *size, attr, extra, base, write: *write }).await
             }
             Op::Mkdir { path, attr, write } => self.make_marker(path, attr, *write).await,
             Op::Rmdir { path } => self.remove_marker(path).await,

@@ -138,10 +138,20 @@ impl Volume {
 
     /// The target of a symbolic link.
     pub(crate) async fn read_link(&self, ino: Ino) -> Result<String> {
+        let place = self.place_of_target(ino)?;
         match self.read_target(ino).await {
-            Err(VolumeError::Store(StoreError::NotFound(_))) if self.settled(ino).await? => self.read_target(ino).await,
+            // It is being moved, or was just now.
+            Err(VolumeError::Store(StoreError::NotFound(_)))
+                if self.settled(ino).await? || self.place_of_target(ino)? != place =>
+            {
+                self.read_target(ino).await
+            }
             result => result,
         }
+    }
+
+    fn place_of_target(&self, ino: Ino) -> Result<Option<String>> {
+        Ok(self.tree().get(ino)?.remote.as_ref().map(|remote| remote.path.clone()))
     }
 
     /// Waits for the operation that an inode's object is in, if there is one; whether there was.

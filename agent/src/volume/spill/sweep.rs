@@ -56,6 +56,7 @@ impl Volume {
 
     async fn try_sweep_old(&self, needed: &HashSet<String>) -> Result<(), StoreError> {
         let prefix = format!("{}/", self.spills.prefix);
+        self.abort_uploads(|key| !key.starts_with(&self.spills.own), &prefix).await?;
         let mut token = None;
         loop {
             let page = self.store.list(&prefix, None, token.as_deref(), 1000).await?;

@@ -7,7 +7,7 @@ use super::finish::{Effect, Performed, Uploaded};
 use crate::volume::Volume;
 use crate::volume::attr::{self, Attr, Extra};
 use crate::volume::failpoint;
-use crate::volume::journal::Base;
+use crate::volume::journal::{Base, Seq};
 use crate::volume::store::{Body, Condition, Etag, Headers, ObjectKey, StoreError};
 use crate::volume::version::conflict::{self, Resolution};
 use crate::volume::version::directory_key;
@@ -17,6 +17,7 @@ type Result<T> = std::result::Result<T, StoreError>;
 /// A change of the headers of an object.
 #[derive(Debug)]
 pub(super) struct Change<'a> {
+    pub(super) seq: Seq,
     pub(super) path: &'a str,
     pub(super) size: u64,
     pub(super) attr: &'a Attr,
@@ -71,6 +72,7 @@ impl Volume {
         };
         let headers = attr::to_headers(change.attr, change.extra, content_type(change), change.write);
         let key = ObjectKey::new(path);
+        self.abort_copies(change.seq, path, change.size).await?;
         let etag = match self.copy_version(&key, &etag, change.size, &key, &headers, &condition).await {
             Ok(etag) => etag,
             Err(StoreError::Conflict(_) | StoreError::NotFound(_)) => {

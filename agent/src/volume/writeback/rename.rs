@@ -9,7 +9,7 @@ use super::finish::{Effect, Performed, Uploaded};
 use crate::volume::Volume;
 use crate::volume::attr::{self, Attr, Extra};
 use crate::volume::failpoint;
-use crate::volume::journal::{Base, Outcome};
+use crate::volume::journal::{Base, Outcome, Seq};
 use crate::volume::store::{Condition, Etag, Headers, ListedObject, ObjectInfo, ObjectKey, StoreError};
 use crate::volume::version::conflict::{self, Resolution};
 use crate::volume::version::directory_key;
@@ -23,14 +23,21 @@ type Result<T> = std::result::Result<T, StoreError>;
 /// One object to be moved.
 #[derive(Debug)]
 pub(super) struct Copy<'a> {
+    pub(super) seq: Seq,
     pub(super) from: &'a str,
     pub(super) to: &'a str,
     pub(super) source: &'a Base,
     pub(super) base: &'a Base,
-    pub(super) size: u64,
     pub(super) attr: &'a Attr,
     pub(super) extra: &'a Extra,
     pub(super) write: Uuid,
+}
+
+/// Where an object is now. Its size is that of the object, not of the file, which may be written to meanwhile.
+struct Copied {
+    path: String,
+    etag: Etag,
+    size: u64,
 }
 
 impl Volume {
@@ -40,7 +47,7 @@ impl Volume {
             _ => attr::UNKNOWN_TYPE,
         };
         let headers = attr::to_headers(copy.attr, copy.extra, content_type, copy.write);
-        let Some((path, etag)) = self.copy_object(copy, &headers).await? else {
+        let Some(Copied { path, etag, size }) = self.copy_object(copy, &headers).await? else {
             tracing::warn!(from = copy.from, to = copy.to, "somebody else deleted the file that was to be renamed");
             return Ok(Performed::new(unknown(copy), Effect::None));
         };
@@ -53,7 +60,7 @@ impl Volume {
         }
         failpoint::hit(failpoint::RENAME_DONE);
         let lost = path != copy.to;
-        let done = Uploaded { path, etag, size: copy.size, content_type: headers.content_type.clone() };
+        let done = Uploaded { path, etag, size, content_type: headers.content_type.clone() };
         if lost {
             return Ok(Performed::new(unknown(copy), Effect::Lost(done)));
         }
@@ -72,33 +79,35 @@ impl Volume {
 
     /// Copies to the new name, or to a conflict name when somebody else has changed the new one. None: there is no
     /// source, and no trace of an earlier attempt of this very copy.
-    async fn copy_object(&self, copy: &Copy<'_>, headers: &Headers) -> Result<Option<(String, Etag)>> {
+    async fn copy_object(&self, copy: &Copy<'_>, headers: &Headers) -> Result<Option<Copied>> {
         let target = self.look(copy.to).await?;
-        if let Some(done) = target.as_ref().filter(|info| attr::write_id(&info.headers) == Some(copy.write)) {
-            return Ok(Some((copy.to.to_owned(), done.etag.clone())));
+        if let Some(done) = target.filter(|info| attr::write_id(&info.headers) == Some(copy.write)) {
+            return Ok(Some(Copied { path: copy.to.to_owned(), etag: done.etag, size: done.size }));
         }
         let Some(source) = self.look(copy.from).await? else { return Ok(None) };
+        let copied = |path: String, etag| Some(Copied { path, etag, size: source.size });
         let (condition, _) = self.condition(copy.to, copy.base).await?;
-        if let Some(etag) = self.copy_conditionally(copy, &source.etag, copy.to, headers, &condition).await? {
-            return Ok(Some((copy.to.to_owned(), etag)));
+        if let Some(etag) = self.copy_conditionally(copy, &source, copy.to, headers, &condition).await? {
+            return Ok(copied(copy.to.to_owned(), etag));
         }
         let name = conflict::copy_name(copy.to, &self.options.node_name, copy.attr.ctime);
-        let etag = self.copy_conditionally(copy, &source.etag, &name, headers, &Condition::Absent).await?;
+        let etag = self.copy_conditionally(copy, &source, &name, headers, &Condition::Absent).await?;
         let etag = etag.ok_or_else(|| StoreError::Refused(name.clone(), "the conflict name is taken".to_owned()))?;
         tracing::warn!(to = copy.to, copy = name, "somebody else changed the target of a rename first");
-        Ok(Some((name, etag)))
+        Ok(copied(name, etag))
     }
 
     async fn copy_conditionally(
         &self,
         copy: &Copy<'_>,
-        source: &Etag,
+        source: &ObjectInfo,
         to: &str,
         headers: &Headers,
         condition: &Condition,
     ) -> Result<Option<Etag>> {
         let (from, key) = (ObjectKey::new(copy.from), ObjectKey::new(to));
-        match self.copy_version(&from, source, copy.size, &key, headers, condition).await {
+        self.abort_copies(copy.seq, to, source.size).await?;
+        match self.copy_version(&from, &source.etag, source.size, &key, headers, condition).await {
             Ok(etag) => Ok(Some(etag)),
             Err(StoreError::Conflict(_) | StoreError::NotFound(_)) => {
                 match conflict::resolve(condition, copy.write, self.look(to).await?.as_ref()) {
@@ -114,7 +123,7 @@ impl Volume {
     }
 
     /// Moves every key below a directory, its marker too.
-    pub(super) async fn rename_directory(&self, from: &str, to: &str) -> Result<Performed> {
+    pub(super) async fn rename_directory(&self, seq: Seq, from: &str, to: &str) -> Result<Performed> {
         let prefix = directory_key(from);
         let mut outcome = Outcome::new();
         let interesting = self.queue.touched_below(to);
@@ -125,7 +134,7 @@ impl Volume {
                 return Ok(Performed::new(outcome, Effect::Moved { from: from.to_owned(), to: to.to_owned() }));
             }
             let moved: Vec<(String, Etag)> = futures::stream::iter(page.objects)
-                .map(|object| self.move_key(object, &prefix, to))
+                .map(|object| self.move_key(seq, object, &prefix, to))
                 .buffer_unordered(PARALLEL)
                 .try_collect()
                 .await?;
@@ -134,12 +143,12 @@ impl Volume {
         }
     }
 
-    async fn move_key(&self, object: ListedObject, prefix: &str, to: &str) -> Result<(String, Etag)> {
+    async fn move_key(&self, seq: Seq, object: ListedObject, prefix: &str, to: &str) -> Result<(String, Etag)> {
         let rest = object.key.as_str().strip_prefix(prefix).unwrap_or_default();
         let target = format!("{}{rest}", directory_key(to));
         let etag = match self.look(object.key.as_str()).await? {
             Some(source) => {
-                let etag = self.copy_key(&object.key, &source, &target).await?;
+                let etag = self.copy_key(seq, &object.key, &source, &target).await?;
                 self.delete_version(object.key.as_str(), &source.etag).await.or_else(ignore_conflict)?;
                 failpoint::hit(failpoint::RENAME_KEY);
                 etag
@@ -151,10 +160,11 @@ impl Volume {
 
     /// Copies one key. A marker replaces a marker; a file that somebody else made at the new place is left alone, and
     /// ours gets a conflict name.
-    async fn copy_key(&self, from: &ObjectKey, source: &ObjectInfo, target: &str) -> Result<Etag> {
+    async fn copy_key(&self, seq: Seq, from: &ObjectKey, source: &ObjectInfo, target: &str) -> Result<Etag> {
         let marker = target.ends_with('/');
         let condition = if marker { Condition::Always } else { Condition::Absent };
         let key = ObjectKey::new(target);
+        self.abort_copies(seq, target, source.size).await?;
         match self.copy_version(from, &source.etag, source.size, &key, &source.headers, &condition).await {
             Ok(etag) => Ok(etag),
             Err(StoreError::Conflict(_) | StoreError::NotFound(_)) => match self.look(target).await? {
