@@ -10,6 +10,8 @@ mod costs;
 mod durability;
 #[path = "volume/fsx.rs"]
 mod fsx;
+#[path = "common/fsx.rs"]
+mod fsx_program;
 #[path = "volume/lab.rs"]
 mod lab;
 #[path = "volume/names.rs"]

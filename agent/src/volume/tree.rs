@@ -64,6 +64,8 @@ pub(crate) struct Question {
     pub(crate) asked: Asked,
     /// What it was, as far as known.
     pub(crate) hint: Hint,
+    /// What [`Tree::remembers`] will do where S3 does not answer soon.
+    pub(crate) older: bool,
 }
 
 /// When S3 was asked.
@@ -141,6 +143,12 @@ impl Tree {
         stamp.is_some_and(|stamp| stamp.epoch == self.epoch && stamp.at.elapsed() < self.ttl.max(grace))
     }
 
+    /// Whether S3's word of then will do where it does not answer soon: not one of an earlier epoch, and none where every
+    /// open asks.
+    pub(crate) fn will_do(&self, stamp: Option<Stamp>) -> bool {
+        !self.ttl.is_zero() && stamp.is_some_and(|stamp| stamp.epoch == self.epoch)
+    }
+
     /// Nothing that S3 said before this is trusted any more.
     pub(crate) fn raise_epoch(&mut self) {
         self.epoch += 1;
@@ -215,27 +223,29 @@ impl Tree {
     /// What is known about a name without asking.
     pub(crate) fn knows(&self, parent: Ino, name: &str) -> Result<Known> {
         let dir = self.get(parent)?.dir()?;
-        let hint = match dir.children.get(name) {
+        let (hint, stamp) = match dir.children.get(name) {
             Some(Child::Node(ino)) => {
                 let node = self.get(*ino)?;
                 if self.is_local(node) || self.is_fresh(node.checked) {
                     return Ok(Known::Node(*ino));
                 }
-                if node.is_dir() { Hint::Unknown } else { Hint::File }
+                (if node.is_dir() { Hint::Unknown } else { Hint::File }, node.checked)
             }
             Some(Child::Gone(seq)) if self.is_outstanding(Some(*seq)) => return Ok(Known::Absent),
             Some(Child::Absent(stamp)) if self.is_fresh(Some(*stamp)) => return Ok(Known::Absent),
-            Some(Child::Listed(Listed::File { .. })) => Hint::File,
-            Some(Child::Listed(Listed::Dir)) => Hint::Unknown,
+            Some(Child::Listed(Listed::File { .. })) => (Hint::File, None),
+            Some(Child::Listed(Listed::Dir)) => (Hint::Unknown, None),
             Some(Child::Gone(_) | Child::Absent(_)) | None if self.is_fresh(dir.listed) => return Ok(Known::Absent),
-            Some(Child::Gone(_) | Child::Absent(_)) | None => Hint::New,
+            Some(Child::Absent(stamp)) => (Hint::New, Some(*stamp)),
+            Some(Child::Gone(_)) => (Hint::New, None),
+            None => (Hint::New, dir.listed),
         };
         let paths: Vec<String> = self.places(parent).iter().map(|place| join(place, name)).collect();
         if paths.is_empty() {
             // Nobody else has a part in this directory yet: what is known is all there is.
             return Ok(self.child(parent, name).map_or(Known::Absent, Known::Node));
         }
-        Ok(Known::Ask(Question { paths, asked: self.ask(), hint }))
+        Ok(Known::Ask(Question { paths, asked: self.ask(), hint, older: self.will_do(stamp) }))
     }
 
     /// Whether a listing is to be asked for before a question about one more name that may be new; of how many pages at

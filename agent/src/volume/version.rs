@@ -60,7 +60,9 @@ impl Volume {
     pub(crate) async fn resolve(&self, parent: Ino, name: &str) -> Result<Ino> {
         for _ in 0..MOVES {
             let mut known = self.tree().knows(parent, name)?;
-            if matches!(&known, Known::Ask(question) if question.hint == Hint::New) && self.list_instead(parent).await {
+            if let Known::Ask(Question { hint: Hint::New, older, .. }) = &known
+                && self.list_instead(parent, *older).await
+            {
                 known = self.tree().knows(parent, name)?;
             }
             let question = match known {
@@ -68,7 +70,7 @@ impl Volume {
                 Known::Absent => return Err(VolumeError::NotFound),
                 Known::Ask(question) => question,
             };
-            let found = match self.ask(&question).await {
+            let found = match self.breaker.briefly(question.older, self.ask(&question)).await {
                 Ok(found) => found,
                 Err(error) => return self.unverified(parent, name, error),
             };
@@ -82,7 +84,7 @@ impl Volume {
 
     /// When names are asked for one after another that S3 does not have: one listing, which answers for all such names as
     /// long as it is trusted. Whether there is one; callers take turns, so that one asks for all.
-    async fn list_instead(&self, dir: Ino) -> bool {
+    async fn list_instead(&self, dir: Ino, older: bool) -> bool {
         let Some((_, turn)) = self.tree().listing_instead(dir) else { return false };
         let _turn = turn.lock().await;
         let pages = {
@@ -93,7 +95,7 @@ impl Volume {
             tree.listing_instead(dir).map(|(pages, _)| pages)
         };
         let Some(pages) = pages else { return false };
-        match self.list_some(dir, pages).await {
+        match self.list_some(dir, pages, older).await {
             Ok(listed) => listed,
             Err(error) => {
                 tracing::debug!(%dir, %error, "no listing, asking for a name");
@@ -103,7 +105,7 @@ impl Volume {
     }
 
     /// Brings the names of a directory of at most so many pages a place up to date; whether it had no more.
-    async fn list_some(&self, dir: Ino, pages: usize) -> Result<bool> {
+    async fn list_some(&self, dir: Ino, pages: usize, older: bool) -> Result<bool> {
         for _ in 0..MOVES {
             let (places, asked) = {
                 let tree = self.tree();
@@ -115,7 +117,7 @@ impl Volume {
             }
             let mut entries = BTreeMap::new();
             for place in &places {
-                if !self.list_place(place, pages, &mut entries).await? {
+                if !self.list_place(place, pages, older, &mut entries).await? {
                     self.tree().get_mut(dir)?.dir_mut()?.misses.note_larger(pages);
                     return Ok(false);
                 }
@@ -225,15 +227,15 @@ impl Volume {
 
     /// Brings the names of a directory up to date; `force` asks S3 even when they are fresh.
     pub(crate) async fn list(&self, dir: Ino, force: bool) -> Result<()> {
-        let known = {
+        let (known, older) = {
             let tree = self.tree();
             let listed = tree.get(dir)?.dir()?.listed;
             if !force && tree.is_fresh(listed) {
                 return Ok(());
             }
-            listed.is_some()
+            (listed.is_some(), !force && tree.will_do(listed))
         };
-        match self.list_some(dir, usize::MAX).await {
+        match self.list_some(dir, usize::MAX, older).await {
             Err(error) if error.is_away() && !force && known => {
                 tracing::debug!(%dir, %error, "s3 is away, serving an unverified listing");
                 Ok(())
@@ -243,11 +245,18 @@ impl Volume {
     }
 
     /// Adds the names in at most so many pages; whether there are no more.
-    async fn list_place(&self, place: &str, pages: usize, entries: &mut BTreeMap<String, Listed>) -> Result<bool> {
+    async fn list_place(
+        &self,
+        place: &str,
+        pages: usize,
+        older: bool,
+        entries: &mut BTreeMap<String, Listed>,
+    ) -> Result<bool> {
         let prefix = directory_key(place);
         let mut token = None;
         for _ in 0..pages {
-            let page = self.breaker.patiently(|| self.store.list(&prefix, Some('/'), token.as_deref(), PAGE)).await?;
+            let list = || self.store.list(&prefix, Some('/'), token.as_deref(), PAGE);
+            let page = self.breaker.briefly(older, self.breaker.patiently(list)).await?;
             collect(&page, &prefix, self.options.compat_dir, entries);
             match page.next {
                 Some(next) => token = Some(next),

@@ -75,9 +75,11 @@ impl Volume {
             slot.take().into_iter().for_each(|slot| self.queue.operations.leave(slot, answered));
             let error = match result {
                 Ok(performed) => {
+                    let discarding = self.spills.discarding();
                     if let Some(ino) = self.finish(seq, performed) {
                         self.release_spilled(ino).await;
                     }
+                    drop(discarding);
                     return self.make_room(0).await;
                 }
                 Err(error) => error,
