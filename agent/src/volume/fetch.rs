@@ -147,22 +147,32 @@ impl Volume {
     }
 
     async fn fetch_version(&self, ino: Ino, range: &Range<u64>) -> Result<Bytes> {
+        let get = async |key: ObjectKey, etag: Etag| self.store.get_range(&key, &etag, range.clone()).await;
+        self.of_version(ino, get).await.map(|(bytes, _)| bytes)
+    }
+
+    /// Asks S3 for something of the inode's version, wherever it is by now; the answer, and the ETag it has there.
+    /// [`VolumeError::Stale`] when somebody else replaced it.
+    pub(crate) async fn of_version<T, F>(&self, ino: Ino, ask: impl Fn(ObjectKey, Etag) -> F) -> Result<(T, Etag)>
+    where
+        F: Future<Output = std::result::Result<T, StoreError>>,
+    {
         let mut tried = None;
         for _ in 0..MOVES {
             let (path, etag) = self.remote_of(ino)?;
-            if tried.as_ref() == Some(&(path.clone(), etag.clone())) {
-                // Perhaps it was moved by an earlier process, and only the move that is being repeated will tell.
-                if self.settled(ino).await? {
-                    continue;
-                }
+            // Perhaps it was moved by an earlier process, and only the move that is being repeated will tell.
+            if tried.as_ref() == Some(&(path.clone(), etag.clone()))
+                && !self.settled(ino).await?
+                && tried == Some(self.remote_of(ino)?)
+            {
                 break;
             }
             let key = ObjectKey::new(path.as_str());
-            match self.breaker.patiently(|| self.store.get_range(&key, &etag, range.clone())).await {
+            match self.breaker.patiently(|| ask(key.clone(), etag.clone())).await {
                 Err(VolumeError::Store(StoreError::NotFound(_) | StoreError::Conflict(_))) => {
                     tried = Some((path, etag));
                 }
-                result => return result,
+                result => return Ok((result?, etag)),
             }
         }
         // Whoever looks the name up next must ask.

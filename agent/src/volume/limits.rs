@@ -102,7 +102,8 @@ impl Volume {
         self.spill_ahead(content, limit).await;
         while usage.dirty() + bytes > limit {
             let before = usage.dirty();
-            if self.spill_any(content).await || usage.dirty() < before {
+            let target = limit.saturating_sub(bytes);
+            if self.evict_spilled(target).await || self.spill_any(content).await || usage.dirty() < before {
                 deadline = Instant::now() + DIRTY_PATIENCE;
                 continue;
             }

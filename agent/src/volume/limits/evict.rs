@@ -17,6 +17,8 @@ struct Candidate {
     ino: Ino,
     content: Arc<Content>,
     part: u64,
+    /// S3 has the file as it is.
+    clean: bool,
     last_use: Option<Instant>,
 }
 
@@ -39,7 +41,23 @@ impl Volume {
         if is_enough() {
             return;
         }
+        self.drop_parts(|_| true, is_enough).await;
+    }
+
+    /// Drops parts of files that are being written and that are in objects of ours too, until at most `target` bytes are
+    /// dirty. Whether any went.
+    pub(crate) async fn evict_spilled(&self, target: u64) -> bool {
+        let _evicting = self.limits.evicting.lock().await;
+        let usage = self.cache.usage();
+        let before = usage.dirty();
+        self.drop_parts(|candidate| !candidate.clean, || usage.dirty() <= target).await;
+        usage.dirty() < before
+    }
+
+    /// Drops what is `wanted`, the least recently read first, until that `is_enough`.
+    async fn drop_parts(&self, wanted: impl Fn(&Candidate) -> bool, is_enough: impl Fn() -> bool) {
         let mut candidates = self.candidates().await;
+        candidates.retain(wanted);
         candidates.sort_by_key(|candidate| candidate.last_use);
         for candidate in candidates {
             if is_enough() {
@@ -73,6 +91,7 @@ impl Volume {
                 ino,
                 content: content.clone(),
                 part,
+                clean,
                 last_use: content.last_use(part),
             }));
         }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
 
@@ -29,10 +29,12 @@ const CALLER: Caller = Caller { uid: 7, gid: 7, umask: 0 };
 const CUT: Cut = Cut { single_put: 65_536, part: 16_384, single_copy: 100_000, copy_part: 65_536 };
 /// Less than the largest file: parts are spilled and evicted all the time.
 const CACHE_BYTES: u64 = 320 << 10;
-/// How many turns the deletion of discarded objects may take.
-const PATIENCE: usize = 2000;
+/// How long the deletion of discarded objects may take.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// What the kernel asks for at a time.
 const REQUEST: u32 = 128 << 10;
+/// What it hands over at a time.
+const WRITE: usize = 16 << 10;
 
 pub(super) struct World {
     pub(super) store: MemoryStore,
@@ -112,8 +114,7 @@ impl World {
     /// The kernel forgets what is not open, and the cache all that S3 has.
     pub(super) fn evict(&self) {
         let life = self.life();
-        let known: Vec<(Ino, u64)> = life.known.lock().drain().collect();
-        known.into_iter().for_each(|(ino, references)| life.volume.forget(ino, references));
+        life.forget();
         life.runtime.block_on(life.volume.evict_all());
     }
 
@@ -128,7 +129,7 @@ impl World {
     pub(super) fn write(&self, path: &str, offset: u64, bytes: &[u8]) -> std::result::Result<(), i32> {
         self.life().run(|life| async move {
             let handle = life.open(path).await?;
-            let written = life.volume.write(handle, offset, bytes, false).await;
+            let written = life.write_all(handle, offset, bytes).await;
             let flushed = life.volume.flush(handle).await;
             let released = life.volume.release(handle).await;
             written.and(flushed).and(released)
@@ -143,7 +144,7 @@ impl World {
 
     pub(super) fn write_slot(&self, slot: usize, offset: u64, bytes: &[u8]) -> std::result::Result<(), i32> {
         let handle = self.life().slots[&slot];
-        self.life().run(|life| async move { life.volume.write(handle, offset, bytes, false).await })
+        self.life().run(|life| async move { life.write_all(handle, offset, bytes).await })
     }
 
     pub(super) fn read_slot(&self, slot: usize) -> std::result::Result<Vec<u8>, i32> {
@@ -290,12 +291,12 @@ impl World {
             }
             expected.push(path);
         }
-        for _ in 0..PATIENCE {
-            // An open file that was unlinked needs its own to the end.
-            if !self.has_spills() || !self.life().slots.is_empty() {
-                break;
-            }
-            self.wait(1);
+        // An inode without a name has its spilled parts as long as somebody may reach it.
+        self.life().forget();
+        let begun = Instant::now();
+        // An open file that was unlinked needs its own to the end.
+        while self.has_spills() && self.life().slots.is_empty() && begun.elapsed() < PATIENCE {
+            self.life().runtime.block_on(async { tokio::time::sleep(Duration::from_millis(1)).await });
         }
         let keys = self.store.keys();
         let spills_may_be = !self.life().slots.is_empty();
@@ -334,6 +335,12 @@ impl Life {
             }
         });
         result.map_err(|error| error.errno())
+    }
+
+    /// What the kernel does with names that it does not need.
+    fn forget(&self) {
+        let known: Vec<(Ino, u64)> = self.known.lock().drain().collect();
+        known.into_iter().for_each(|(ino, references)| self.volume.forget(ino, references));
     }
 
     fn know(&self, ino: Ino) {
@@ -384,6 +391,14 @@ impl Life {
         let bytes = self.read_all(handle).await;
         self.volume.release(handle).await?;
         bytes
+    }
+
+    /// As the kernel does, in pieces that are far smaller than the bounds.
+    async fn write_all(&self, handle: u64, offset: u64, bytes: &[u8]) -> Result<()> {
+        for (piece, at) in bytes.chunks(WRITE).zip((offset..).step_by(WRITE)) {
+            self.volume.write(handle, at, piece, false).await?;
+        }
+        Ok(())
     }
 
     async fn read_all(&self, handle: u64) -> Result<Vec<u8>> {

@@ -175,10 +175,13 @@ impl Volume {
             return Err(VolumeError::Exists);
         }
         let (attr, extra) = new_attr(tree.get(parent)?, caller, libc::S_IFDIR | (mode & 0o7777));
+        let empty_since = tree.absent_since(parent, name);
         let ino = tree.insert(parent, name, new_directory(attr))?;
         let op = Op::Mkdir { path, attr, write: Uuid::new_v4() };
         let seq = self.submit_new(&mut tree, ino, parent, name, op)?;
-        tree.get_mut(ino)?.dir_mut()?.opaque = Some(Opaque::UntilDone(seq));
+        let dir = tree.get_mut(ino)?.dir_mut()?;
+        dir.opaque = Some(Opaque::UntilDone(seq));
+        dir.listed = empty_since;
         self.add_extra(&mut tree, ino, attr, extra)?;
         drop(tree);
         self.entry(ino)
@@ -291,7 +294,8 @@ impl Volume {
             let op = Op::Delete { path, base: node.base.clone() };
             let touched = vec![(parent, name.clone())];
             let preserve = if node.opens > 0 { vec![ino] } else { Vec::new() };
-            let tag = Tag { touched, preserve, ..Tag::default() };
+            // The inode goes with the operation, if the kernel has forgotten it by then.
+            let tag = Tag { ino: Some(ino), touched, preserve, ..Tag::default() };
             let (seq, _) = self.submit(tree, op, tag, open)?;
             tree.get_mut(ino)?.pending = Some(seq);
             Some(Child::Gone(seq))
@@ -341,7 +345,7 @@ impl Volume {
         }
         self.keep_directory(&mut tree, parent)?;
         let path = tree.path(ino).ok_or(VolumeError::NotFound)?;
-        let tag = Tag { touched: vec![(parent, name.to_owned())], ..Tag::default() };
+        let tag = Tag { ino: Some(ino), touched: vec![(parent, name.to_owned())], ..Tag::default() };
         let (seq, _) = self.submit(&mut tree, Op::Rmdir { path }, tag, None)?;
         tree.get_mut(ino)?.pending = Some(seq);
         tree.detach(ino, Place::Gone, Some(Child::Gone(seq)));

@@ -13,7 +13,7 @@ use crate::volume::error::{Result, VolumeError};
 use crate::volume::failpoint;
 use crate::volume::journal::{Record, Seq};
 use crate::volume::spill::{Held, Place, Run};
-use crate::volume::store::{Body, Condition, Headers, ObjectKey};
+use crate::volume::store::{Body, Condition, Etag, Headers, ObjectKey};
 use crate::volume::tree::{self, Ino};
 
 /// Parts sent at a time.
@@ -169,16 +169,13 @@ impl Volume {
     /// A large file of which the cache has only some, or none, is not fetched before it is written to: S3 makes a copy of
     /// this version for us alone, and all parts are spilled.
     async fn snapshot(&self, ino: Ino, content: &Content) -> Result<()> {
-        let (path, etag, size) = {
-            let tree = self.tree();
-            let remote = tree.get(ino)?.remote.as_ref().ok_or(VolumeError::Stale)?;
-            (remote.path.clone(), remote.etag.clone(), remote.size)
-        };
+        let size = self.tree().get(ino)?.remote.as_ref().ok_or(VolumeError::Stale)?.size;
         let key = self.spills.new_key()?;
-        let (from, to) = (ObjectKey::new(path), ObjectKey::new(&key));
-        let headers = Headers::default();
-        let copy = || self.copy_version(&from, &etag, size, &to, &headers, &Condition::Always);
-        let copied = self.breaker.patiently(copy).await?;
+        let (to, headers) = (ObjectKey::new(&key), Headers::default());
+        let copy = async |from: ObjectKey, etag: Etag| {
+            self.copy_version(&from, &etag, size, &to, &headers, &Condition::Always).await
+        };
+        let (copied, etag) = self.of_version(ino, copy).await?;
         let object = self.spills.hold(key, copied);
         let mut state = content.state.write().await;
         if self.remote_is(ino, &etag) && state.size == size && !state.dirty {

@@ -84,6 +84,12 @@ impl<T> Pending<T> {
         self.by_path.contains_key(path)
     }
 
+    /// Whether a directory is being moved to where `path` is.
+    pub(crate) fn is_moved_to(&self, path: &str) -> bool {
+        let moves = self.subtree.iter().filter_map(|seq| self.entries.get(seq));
+        moves.into_iter().any(|entry| matches!(&entry.op, Op::RenameDir { to, .. } if is_below(path, to)))
+    }
+
     /// The latest operation on `path` if it has not started and nothing waits for it: a later state of the same file
     /// may take its place.
     pub(crate) fn replaceable(&self, path: &str) -> Option<(Seq, &Op)> {
