@@ -4,10 +4,12 @@
 //! something was known, that.
 
 pub(crate) mod conflict;
+pub(crate) mod contested;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use self::contested::Seen;
 use super::Volume;
 use super::attr;
 use super::error::{Result, VolumeError};
@@ -38,11 +40,12 @@ pub(crate) fn folder_key(path: &str) -> String {
 }
 
 /// An object under a bare name.
-fn found(path: &str, info: ObjectInfo) -> Found {
+fn found(path: &str, seen: Seen) -> Found {
+    let Seen { info, bytes } = seen;
     if attr::is_directory(&info) {
         Found::Dir { marker: Some(info) }
     } else {
-        Found::File { path: path.to_owned(), info }
+        Found::File { path: path.to_owned(), info, bytes }
     }
 }
 
@@ -62,9 +65,16 @@ impl Volume {
             Known::Absent => return Err(VolumeError::NotFound),
             Known::Ask(question) => question,
         };
-        match self.breaker.briefly(question.older, self.ask(&question)).await {
+        let whole = self.is_contested(parent, name);
+        match self.breaker.briefly(question.older, self.ask(&question, whole)).await {
             Ok(found) => {
-                self.tree().adopt(parent, name, &question, found, self.options.owner)?.ok_or(VolumeError::NotFound)
+                let whole = found.as_ref().and_then(Found::whole);
+                let ino = self.tree().adopt(parent, name, &question, found, self.options.owner)?;
+                let ino = ino.ok_or(VolumeError::NotFound)?;
+                if let Some((etag, bytes)) = whole {
+                    self.keep_whole(ino, &etag, &bytes).await;
+                }
+                Ok(ino)
             }
             Err(error) => self.unverified(parent, name, error),
         }
@@ -86,28 +96,31 @@ impl Volume {
     }
 
     /// Asks where a name may be, in the order that loses nothing to a move on its way; the last answer is the best.
-    async fn ask(&self, question: &Question) -> Result<Option<Found>> {
+    /// `whole`: with the bytes of a small file.
+    async fn ask(&self, question: &Question, whole: bool) -> Result<Option<Found>> {
         let mut best = None;
         for path in &question.paths {
-            if let Some(found) = self.ask_path(path, question.hint).await? {
+            if let Some(found) = self.ask_path(path, question.hint, whole).await? {
                 best = Some(found);
             }
         }
         Ok(best)
     }
 
-    async fn ask_path(&self, path: &str, hint: Hint) -> Result<Option<Found>> {
+    async fn ask_path(&self, path: &str, hint: Hint, whole: bool) -> Result<Option<Found>> {
         if hint == Hint::File
-            && let Some(info) = self.head(path).await?
+            && let Some(seen) = self.look_at(path, whole).await?
         {
-            return Ok(Some(found(path, info)));
+            return Ok(Some(found(path, seen)));
         }
-        let (file, directory) = tokio::join!(self.head(path), self.ask_directory(path));
+        let (file, directory) = tokio::join!(self.look_at(path, whole), self.ask_directory(path));
         match (directory?, file?) {
             // A marker of another form tells more than that there are keys below.
-            (Some(Found::Dir { marker: None }), Some(info)) if attr::is_directory(&info) => Ok(Some(found(path, info))),
+            (Some(Found::Dir { marker: None }), Some(seen)) if attr::is_directory(&seen.info) => {
+                Ok(Some(found(path, seen)))
+            }
             (Some(directory), _) => Ok(Some(directory)),
-            (None, Some(info)) => Ok(Some(found(path, info))),
+            (None, Some(seen)) => Ok(Some(found(path, seen))),
             (None, None) => self.ask_folder(path).await,
         }
     }
@@ -142,6 +155,9 @@ impl Volume {
     /// [`Volume::revalidate`] for an open. The kernel, which keeps no names, has just looked this one up: to ask again
     /// would only find newer changes than the open must see, and more often than the kernel is ready to start again.
     pub(crate) async fn revalidate_open(&self, ino: Ino) -> Result<()> {
+        if self.was_walked_again(ino) {
+            return Ok(());
+        }
         self.revalidate_after(ino, LOOKED_UP).await
     }
 
