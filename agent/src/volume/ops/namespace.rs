@@ -185,10 +185,13 @@ impl Volume {
             return Err(VolumeError::Exists);
         }
         let (attr, extra) = new_attr(tree.get(parent)?, caller, libc::S_IFDIR | (mode & 0o7777));
+        let empty_since = tree.absent_since(parent, name);
         let ino = tree.insert(parent, name, new_directory(attr))?;
         let op = Op::Mkdir { path, attr, write: Uuid::new_v4() };
         let seq = self.submit_new(&mut tree, ino, parent, name, op)?;
-        tree.get_mut(ino)?.dir_mut()?.opaque = Some(Opaque::UntilDone(seq));
+        let dir = tree.get_mut(ino)?.dir_mut()?;
+        dir.opaque = Some(Opaque::UntilDone(seq));
+        dir.listed = empty_since;
         self.add_extra(&mut tree, ino, attr, extra)?;
         drop(tree);
         self.entry(ino)

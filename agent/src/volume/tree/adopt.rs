@@ -161,7 +161,9 @@ impl Tree {
                 None => drop(self.get_mut(dir)?.dir_mut()?.children.remove(&name)),
             }
         }
-        self.get_mut(dir)?.dir_mut()?.listed = Some(asked.stamp);
+        let dir = self.get_mut(dir)?.dir_mut()?;
+        dir.listed = Some(asked.stamp);
+        dir.misses.note_listed();
         Ok(())
     }
 
@@ -228,6 +230,7 @@ impl Dir {
             self.children.retain(|_, child| !matches!(child, Child::Absent(_)));
         }
         self.children.insert(name.to_owned(), Child::Absent(asked));
+        self.misses.note();
     }
 }
 

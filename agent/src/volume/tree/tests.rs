@@ -143,3 +143,29 @@ fn a_listing_removes_what_is_gone_and_keeps_what_is_ours() {
     assert_eq!(tree.names(Ino::ROOT).unwrap(), ["new", "ours"]);
     assert!(matches!(tree.knows(Ino::ROOT, "theirs").unwrap(), Known::Absent));
 }
+
+#[test]
+fn a_listing_answers_for_the_names_it_does_not_have() {
+    let mut tree = tree();
+    assert!(tree.listing_instead(Ino::ROOT).is_none(), "nothing was asked for in vain yet");
+    let question = ask(&tree, Ino::ROOT, "first");
+    assert_eq!(question.hint, Hint::New);
+    assert_eq!(tree.adopt(Ino::ROOT, "first", &question, None, OWNER).unwrap(), None);
+    assert!(tree.listing_instead(Ino::ROOT).is_some());
+    let asked = tree.ask();
+    tree.adopt_listing(Ino::ROOT, &BTreeMap::from([("there".to_owned(), Listed::Dir)]), asked).unwrap();
+    assert!(matches!(tree.knows(Ino::ROOT, "new").unwrap(), Known::Absent));
+    assert!(matches!(tree.knows(Ino::ROOT, "there").unwrap(), Known::Ask(_)));
+    tree.raise_epoch();
+    assert!(matches!(tree.knows(Ino::ROOT, "new").unwrap(), Known::Ask(_)));
+}
+
+#[test]
+fn a_forgotten_inode_is_not_taken_for_absent() {
+    let mut tree = tree();
+    let ino = answer(&mut tree, "a", found("a", "1")).unwrap();
+    let asked = tree.ask();
+    tree.adopt_listing(Ino::ROOT, &BTreeMap::from([("a".to_owned(), Listed::Dir)]), asked).unwrap();
+    tree.evict(ino);
+    assert!(matches!(tree.knows(Ino::ROOT, "a").unwrap(), Known::Ask(_)));
+}
