@@ -4,10 +4,12 @@
 //! something was known, that.
 
 pub(crate) mod conflict;
+pub(crate) mod contested;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use self::contested::Seen;
 use super::Volume;
 use super::attr;
 use super::error::{Result, VolumeError};
@@ -40,11 +42,12 @@ pub(crate) fn folder_key(path: &str) -> String {
 }
 
 /// An object under a bare name.
-fn found(path: &str, info: ObjectInfo) -> Found {
+fn found(path: &str, seen: Seen) -> Found {
+    let Seen { info, bytes } = seen;
     if attr::is_directory(&info) {
         Found::Dir { marker: Some(info) }
     } else {
-        Found::File { path: path.to_owned(), info }
+        Found::File { path: path.to_owned(), info, bytes }
     }
 }
 
@@ -70,16 +73,33 @@ impl Volume {
                 Known::Absent => return Err(VolumeError::NotFound),
                 Known::Ask(question) => question,
             };
-            let found = match self.breaker.briefly(question.older, self.ask(&question)).await {
+            let contested = self.is_contested(parent, name);
+            let found = match self.breaker.briefly(question.older, self.ask(&question, contested)).await {
                 Ok(found) => found,
                 Err(error) => return self.unverified(parent, name, error),
             };
-            let mut tree = self.tree();
-            if tree.places(parent).iter().all(|place| question.paths.contains(&join(place, name))) {
-                return tree.adopt(parent, name, &question, found, self.options.owner)?.ok_or(VolumeError::NotFound);
+            if let Some(answer) = self.adopt(parent, name, &question, found).await {
+                return answer;
             }
         }
         Err(VolumeError::TimedOut)
+    }
+
+    /// Merges an answer, and keeps the bytes that came along; none when it was not asked for where the name may be now.
+    async fn adopt(&self, parent: Ino, name: &str, question: &Question, found: Option<Found>) -> Option<Result<Ino>> {
+        let whole = found.as_ref().and_then(Found::whole);
+        let adopted = {
+            let mut tree = self.tree();
+            let asked = |place: &String| question.paths.contains(&join(place, name));
+            if !tree.places(parent).iter().all(asked) {
+                return None;
+            }
+            tree.adopt(parent, name, question, found, self.options.owner)
+        };
+        if let (Ok(Some(ino)), Some((etag, bytes))) = (&adopted, whole) {
+            self.keep_whole(*ino, &etag, &bytes).await;
+        }
+        Some(adopted.and_then(|ino| ino.ok_or(VolumeError::NotFound)))
     }
 
     /// When names are asked for one after another that S3 does not have: one listing, which answers for all such names as
@@ -146,28 +166,31 @@ impl Volume {
     }
 
     /// Asks where a name may be, in the order that loses nothing to a move on its way; the last answer is the best.
-    async fn ask(&self, question: &Question) -> Result<Option<Found>> {
+    /// `whole`: with the bytes of a small file.
+    async fn ask(&self, question: &Question, whole: bool) -> Result<Option<Found>> {
         let mut best = None;
         for path in &question.paths {
-            if let Some(found) = self.ask_path(path, question.hint).await? {
+            if let Some(found) = self.ask_path(path, question.hint, whole).await? {
                 best = Some(found);
             }
         }
         Ok(best)
     }
 
-    async fn ask_path(&self, path: &str, hint: Hint) -> Result<Option<Found>> {
+    async fn ask_path(&self, path: &str, hint: Hint, whole: bool) -> Result<Option<Found>> {
         if hint == Hint::File
-            && let Some(info) = self.head(path).await?
+            && let Some(seen) = self.look_at(path, whole).await?
         {
-            return Ok(Some(found(path, info)));
+            return Ok(Some(found(path, seen)));
         }
-        let (file, directory) = tokio::join!(self.head(path), self.ask_directory(path));
+        let (file, directory) = tokio::join!(self.look_at(path, whole), self.ask_directory(path));
         match (directory?, file?) {
             // A marker of another form tells more than that there are keys below.
-            (Some(Found::Dir { marker: None }), Some(info)) if attr::is_directory(&info) => Ok(Some(found(path, info))),
+            (Some(Found::Dir { marker: None }), Some(seen)) if attr::is_directory(&seen.info) => {
+                Ok(Some(found(path, seen)))
+            }
             (Some(directory), _) => Ok(Some(directory)),
-            (None, Some(info)) => Ok(Some(found(path, info))),
+            (None, Some(seen)) => Ok(Some(found(path, seen))),
             (None, None) => self.ask_folder(path).await,
         }
     }
@@ -202,6 +225,9 @@ impl Volume {
     /// [`Volume::revalidate`] for an open. The kernel, which keeps no names, has just looked this one up: to ask again
     /// would only find newer changes than the open must see, and more often than the kernel is ready to start again.
     pub(crate) async fn revalidate_open(&self, ino: Ino) -> Result<()> {
+        if self.was_walked_again(ino) {
+            return Ok(());
+        }
         self.revalidate_after(ino, LOOKED_UP).await
     }
 

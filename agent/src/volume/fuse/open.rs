@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use fuser::{BackingId, Errno, FileHandle, FopenFlags, OpenAccMode, ReplyCreate, ReplyOpen};
+use fuser::{BackingId, Errno, FileHandle, FopenFlags, OpenAccMode, OpenFlags, ReplyCreate, ReplyOpen};
 
 use super::convert::{GENERATION, file_attr};
 use crate::volume::Volume;
@@ -11,8 +11,10 @@ use crate::volume::ops::data::Opened;
 use crate::volume::ops::namespace::Created;
 use crate::volume::passthrough::{Access, Backing, How};
 
-pub(super) fn access(mode: OpenAccMode) -> Access {
-    Access { write: mode != OpenAccMode::O_RDONLY, map: mode == OpenAccMode::O_RDWR }
+pub(super) fn access(flags: OpenFlags) -> Access {
+    let mode = flags.acc_mode();
+    let old = mode != OpenAccMode::O_WRONLY || flags.0 & libc::O_APPEND != 0;
+    Access { write: mode != OpenAccMode::O_RDONLY, map: mode == OpenAccMode::O_RDWR, old }
 }
 
 /// What the kernel knows a cache file by, as the volume keeps it.
@@ -52,5 +54,24 @@ pub(super) fn reply_create(volume: &Volume, reply: ReplyCreate, made: &Created, 
             Some(id) => reply.created_passthrough(&ttl, &attr, GENERATION, handle, flags, id),
             None => reply.error(Errno::EIO),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_be_about_to_cut_a_file_does_not_need_what_is_there() {
+        let table = [
+            (libc::O_RDONLY, (false, true)),
+            (libc::O_RDWR, (true, true)),
+            (libc::O_WRONLY, (true, false)),
+            (libc::O_WRONLY | libc::O_APPEND, (true, true)),
+        ];
+        for (flags, expected) in table {
+            let access = access(OpenFlags(flags));
+            assert_eq!((access.write, access.old), expected, "{flags:o}");
+        }
     }
 }

@@ -23,7 +23,7 @@ fn found(path: &str, etag: &str) -> Option<Found> {
         last_modified: SystemTime::UNIX_EPOCH,
         headers: Headers::default(),
     };
-    Some(Found::File { path: path.into(), info })
+    Some(Found::File { path: path.into(), info, bytes: None })
 }
 
 fn ask(tree: &Tree, parent: Ino, name: &str) -> Question {
@@ -49,6 +49,17 @@ fn a_version_is_an_inode() {
     assert!(matches!(tree.get(first).unwrap().place, Place::Replaced { .. }));
     assert_eq!(tree.upload_path(first).as_deref(), Some("a"), "an old version that is written to must meet the new");
     assert_eq!(tree.path(first), None);
+}
+
+#[test]
+fn an_answer_does_not_undo_that_to_a_later_question() {
+    let mut tree = tree();
+    tree.ttl = Duration::ZERO;
+    let (earlier, later) = (ask(&tree, Ino::ROOT, "a"), ask(&tree, Ino::ROOT, "a"));
+    let ino = tree.adopt(Ino::ROOT, "a", &later, found("a", "2"), OWNER).unwrap();
+    assert_eq!(tree.adopt(Ino::ROOT, "a", &earlier, found("a", "1"), OWNER).unwrap(), ino);
+    assert_eq!(tree.adopt(Ino::ROOT, "a", &earlier, None, OWNER).unwrap(), ino);
+    assert_ne!(answer(&mut tree, "a", found("a", "3")), ino);
 }
 
 #[test]
