@@ -52,6 +52,7 @@ use self::limits::disk::Unsealed;
 use self::spill::{Cut, Spills};
 use self::store::ObjectStore;
 use self::tree::{Ino, Tree};
+use self::version::contested::Contested;
 use self::writeback::Queue;
 
 /// Whom `O_EXCL` excludes.
@@ -175,6 +176,8 @@ pub(crate) struct Volume {
     /// Closed files that could not be sealed.
     pub(crate) unsealed: Unsealed,
     pub(crate) reads: Reads,
+    /// Names that somebody else replaces while they are opened here.
+    pub(crate) contested: Contested,
     /// Whether the kernel reads complete files by itself.
     pub(crate) passthrough: AtomicBool,
     /// Files into which programs may store behind our back.
@@ -223,6 +226,7 @@ impl Volume {
             spills,
             unsealed: Unsealed::default(),
             reads: Reads::default(),
+            contested: Contested::default(),
             passthrough: AtomicBool::new(false),
             watched: Mutex::default(),
             watching: tokio::sync::Notify::new(),

@@ -4,6 +4,8 @@
 
 #[path = "volume/conflicts.rs"]
 mod conflicts;
+#[path = "volume/costs.rs"]
+mod costs;
 #[path = "volume/durability.rs"]
 mod durability;
 #[path = "volume/fsx.rs"]

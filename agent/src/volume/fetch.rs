@@ -180,6 +180,16 @@ impl Volume {
         self.remote_of(ino).is_ok_and(|(_, now)| now == *etag)
     }
 
+    /// Puts a whole version into the cache file.
+    pub(crate) fn fill(&self, state: &mut State, bytes: &Bytes) -> Result<()> {
+        let data = state.data.clone().map_or_else(|| self.cache.create(), Ok)?;
+        data.file.write_all_at(bytes, 0)?;
+        state.present.insert(0..state.size);
+        data.remeasure()?;
+        state.data = Some(data);
+        Ok(())
+    }
+
     /// Puts what was fetched into the cache file, where that still lacks it and the file still has it.
     async fn keep(
         &self,

@@ -232,7 +232,7 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let access = open::access(flags.acc_mode());
+        let access = open::access(flags);
         self.run(span!("open", req, ino), |volume| async move {
             let result = volume.open(Ino(ino.0), access, &|file| open::backing(reply.open_backing(file))).await;
             match result {
@@ -253,7 +253,7 @@ impl Filesystem for Adapter {
         reply: ReplyCreate,
     ) {
         let (name, caller) = (parse_name(name), caller(req, umask));
-        let (there, access) = (IfThere::by_flags(flags), open::access(OpenFlags(flags).acc_mode()));
+        let (there, access) = (IfThere::by_flags(flags), open::access(OpenFlags(flags)));
         self.run(span!("create", req, parent), |volume| async move {
             let register = |file: &std::fs::File| open::backing(reply.open_backing(file));
             let result = async { volume.create(Ino(parent.0), &name?, mode, caller, (there, access), &register).await };

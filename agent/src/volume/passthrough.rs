@@ -42,12 +42,14 @@ pub(crate) struct Access {
     pub(crate) write: bool,
     /// It may store into a shared mapping: that takes reading and writing.
     pub(crate) map: bool,
+    /// It needs what is there: it reads, or adds to it.
+    pub(crate) old: bool,
 }
 
 #[cfg(test)]
 impl Access {
-    pub(crate) const READ: Self = Self { write: false, map: false };
-    pub(crate) const WRITE: Self = Self { write: true, map: true };
+    pub(crate) const READ: Self = Self { write: false, map: false, old: true };
+    pub(crate) const WRITE: Self = Self { write: true, map: true, old: true };
 }
 
 /// How an open is to be answered.

@@ -175,6 +175,9 @@ pub trait ObjectStore: Send + Sync + std::fmt::Debug + 'static {
     /// A whole object with its headers; for small ones.
     async fn get(&self, key: &ObjectKey) -> Result<(ObjectInfo, Bytes), StoreError>;
 
+    /// The headers of an object, and its bytes if there are at most `limit`: both of the same version.
+    async fn get_within(&self, key: &ObjectKey, limit: u64) -> Result<(ObjectInfo, Option<Bytes>), StoreError>;
+
     /// Bytes of one version of an object; [`StoreError::Conflict`] when it has another.
     async fn get_range(&self, key: &ObjectKey, etag: &Etag, range: Range<u64>) -> Result<Bytes, StoreError>;
 

@@ -8,13 +8,14 @@
 //! moved directory also has *sources*: the prefixes where its content still may be.
 
 pub(crate) mod adopt;
+mod misses;
 mod node;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use self::node::Changed;
-pub(crate) use self::node::{Child, Dir, Kind, Listed, Node, Opaque, Place, Remote};
+pub(crate) use self::node::{Child, Dir, Kind, Listed, Node, Opaque, Place, Remote, Turn};
 use super::attr::{Attr, Extra};
 use super::error::{Result, VolumeError};
 use super::journal::Seq;
@@ -86,6 +87,8 @@ pub(crate) enum Remembered {
 pub(crate) enum Hint {
     File,
     Unknown,
+    /// It may well be a new name.
+    New,
 }
 
 /// Everything known.
@@ -230,11 +233,12 @@ impl Tree {
             }
             Some(Child::Gone(seq)) if self.is_outstanding(Some(*seq)) => return Ok(Known::Absent),
             Some(Child::Absent(stamp)) if self.is_fresh(Some(*stamp)) => return Ok(Known::Absent),
-            Some(Child::Absent(stamp)) => (Hint::Unknown, Some(*stamp)),
             Some(Child::Listed(Listed::File { .. })) => (Hint::File, None),
-            Some(Child::Gone(_) | Child::Listed(Listed::Dir)) => (Hint::Unknown, None),
-            None if self.is_fresh(dir.listed) => return Ok(Known::Absent),
-            None => (Hint::Unknown, dir.listed),
+            Some(Child::Listed(Listed::Dir)) => (Hint::Unknown, None),
+            Some(Child::Gone(_) | Child::Absent(_)) | None if self.is_fresh(dir.listed) => return Ok(Known::Absent),
+            Some(Child::Absent(stamp)) => (Hint::New, Some(*stamp)),
+            Some(Child::Gone(_)) => (Hint::New, None),
+            None => (Hint::New, dir.listed),
         };
         let paths: Vec<String> = self.places(parent).iter().map(|place| join(place, name)).collect();
         if paths.is_empty() {
@@ -242,6 +246,25 @@ impl Tree {
             return Ok(self.child(parent, name).map_or(Known::Absent, Known::Node));
         }
         Ok(Known::Ask(Question { paths, asked: self.ask(), hint, older: self.will_do(stamp) }))
+    }
+
+    /// Whether a listing is to be asked for before a question about one more name that may be new; of how many pages at
+    /// most, and whose turn it is to ask.
+    pub(crate) fn listing_instead(&self, dir: Ino) -> Option<(usize, Turn)> {
+        let dir = self.get(dir).ok()?.dir().ok()?;
+        let pages = dir.misses.pages(dir.children.len(), dir.opaque.is_some());
+        pages.filter(|_| !self.ttl.is_zero()).map(|pages| (pages, dir.listing.clone()))
+    }
+
+    /// Since when S3 is known to have nothing under a name that is free, nor below it.
+    pub(crate) fn absent_since(&self, parent: Ino, name: &str) -> Option<Stamp> {
+        let dir = self.get(parent).ok()?.dir().ok()?;
+        match dir.children.get(name) {
+            Some(Child::Absent(stamp)) => Some(*stamp),
+            None if self.places(parent).is_empty() => Some(self.stamp()),
+            None => dir.listed,
+            Some(Child::Node(_) | Child::Gone(_) | Child::Listed(_)) => None,
+        }
     }
 
     /// What was known about a name the last time S3 answered.
@@ -356,8 +379,17 @@ impl Tree {
     pub(crate) fn evict(&mut self, ino: Ino) {
         let Some(node) = self.nodes.get(&ino) else { return };
         let used = node.lookups > 0 || node.opens > 0 || node.is_dir() || self.is_local(node);
+        let Place::At { parent, .. } = node.place else { return };
         if !used {
             self.detach(ino, Place::Gone, None);
+            self.distrust_listing(parent);
+        }
+    }
+
+    /// A name is there that the directory's children do not have.
+    pub(crate) fn distrust_listing(&mut self, dir: Ino) {
+        if let Ok(dir) = self.get_mut(dir).and_then(Node::dir_mut) {
+            dir.listed = None;
         }
     }
 

@@ -4,22 +4,26 @@
 //! something was known, that.
 
 pub(crate) mod conflict;
+pub(crate) mod contested;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use self::contested::Seen;
 use super::Volume;
 use super::attr;
 use super::error::{Result, VolumeError};
 use super::name;
 use super::store::{ObjectInfo, ObjectKey, Page, StoreError};
 use super::tree::adopt::Found;
-use super::tree::{Hint, Ino, Known, Listed, Place, Question, Remembered};
+use super::tree::{Hint, Ino, Known, Listed, Place, Question, Remembered, join};
 
 /// S3's limit.
 const PAGE: u16 = 1000;
 /// An open comes no later than this after its lookup was begun.
 const LOOKED_UP: Duration = Duration::from_secs(1);
+/// How often a question is asked again because its directory was moved meanwhile, and is somewhere else now.
+const MOVES: usize = 10;
 /// What Hadoop puts behind the name of an empty directory.
 const FOLDER: &str = "_$folder$";
 
@@ -38,11 +42,12 @@ pub(crate) fn folder_key(path: &str) -> String {
 }
 
 /// An object under a bare name.
-fn found(path: &str, info: ObjectInfo) -> Found {
+fn found(path: &str, seen: Seen) -> Found {
+    let Seen { info, bytes } = seen;
     if attr::is_directory(&info) {
         Found::Dir { marker: Some(info) }
     } else {
-        Found::File { path: path.to_owned(), info }
+        Found::File { path: path.to_owned(), info, bytes }
     }
 }
 
@@ -56,18 +61,93 @@ impl Volume {
     ///
     /// When S3 is away, what was known of the name before is served.
     pub(crate) async fn resolve(&self, parent: Ino, name: &str) -> Result<Ino> {
-        let known = self.tree().knows(parent, name)?;
-        let question = match known {
-            Known::Node(ino) => return Ok(ino),
-            Known::Absent => return Err(VolumeError::NotFound),
-            Known::Ask(question) => question,
-        };
-        match self.breaker.briefly(question.older, self.ask(&question)).await {
-            Ok(found) => {
-                self.tree().adopt(parent, name, &question, found, self.options.owner)?.ok_or(VolumeError::NotFound)
+        for _ in 0..MOVES {
+            let mut known = self.tree().knows(parent, name)?;
+            if let Known::Ask(Question { hint: Hint::New, older, .. }) = &known
+                && self.list_instead(parent, *older).await
+            {
+                known = self.tree().knows(parent, name)?;
             }
-            Err(error) => self.unverified(parent, name, error),
+            let question = match known {
+                Known::Node(ino) => return Ok(ino),
+                Known::Absent => return Err(VolumeError::NotFound),
+                Known::Ask(question) => question,
+            };
+            let contested = self.is_contested(parent, name);
+            let found = match self.breaker.briefly(question.older, self.ask(&question, contested)).await {
+                Ok(found) => found,
+                Err(error) => return self.unverified(parent, name, error),
+            };
+            if let Some(answer) = self.adopt(parent, name, &question, found).await {
+                return answer;
+            }
         }
+        Err(VolumeError::TimedOut)
+    }
+
+    /// Merges an answer, and keeps the bytes that came along; none when it was not asked for where the name may be now.
+    async fn adopt(&self, parent: Ino, name: &str, question: &Question, found: Option<Found>) -> Option<Result<Ino>> {
+        let whole = found.as_ref().and_then(Found::whole);
+        let adopted = {
+            let mut tree = self.tree();
+            let asked = |place: &String| question.paths.contains(&join(place, name));
+            if !tree.places(parent).iter().all(asked) {
+                return None;
+            }
+            tree.adopt(parent, name, question, found, self.options.owner)
+        };
+        if let (Ok(Some(ino)), Some((etag, bytes))) = (&adopted, whole) {
+            self.keep_whole(*ino, &etag, &bytes).await;
+        }
+        Some(adopted.and_then(|ino| ino.ok_or(VolumeError::NotFound)))
+    }
+
+    /// When names are asked for one after another that S3 does not have: one listing, which answers for all such names as
+    /// long as it is trusted. Whether there is one; callers take turns, so that one asks for all.
+    async fn list_instead(&self, dir: Ino, older: bool) -> bool {
+        let Some((_, turn)) = self.tree().listing_instead(dir) else { return false };
+        let _turn = turn.lock().await;
+        let pages = {
+            let tree = self.tree();
+            if tree.get(dir).and_then(|node| node.dir()).is_ok_and(|dir| tree.is_fresh(dir.listed)) {
+                return true;
+            }
+            tree.listing_instead(dir).map(|(pages, _)| pages)
+        };
+        let Some(pages) = pages else { return false };
+        match self.list_some(dir, pages, older).await {
+            Ok(listed) => listed,
+            Err(error) => {
+                tracing::debug!(%dir, %error, "no listing, asking for a name");
+                false
+            }
+        }
+    }
+
+    /// Brings the names of a directory of at most so many pages a place up to date; whether it had no more.
+    async fn list_some(&self, dir: Ino, pages: usize, older: bool) -> Result<bool> {
+        for _ in 0..MOVES {
+            let (places, asked) = {
+                let tree = self.tree();
+                (tree.places(dir), tree.ask())
+            };
+            if places.is_empty() {
+                // Nobody else has a part in this directory yet: the names that are known are all there are.
+                return Ok(true);
+            }
+            let mut entries = BTreeMap::new();
+            for place in &places {
+                if !self.list_place(place, pages, older, &mut entries).await? {
+                    self.tree().get_mut(dir)?.dir_mut()?.misses.note_larger(pages);
+                    return Ok(false);
+                }
+            }
+            let mut tree = self.tree();
+            if tree.places(dir).iter().all(|place| places.contains(place)) {
+                return tree.adopt_listing(dir, &entries, asked).map(|()| true);
+            }
+        }
+        Err(VolumeError::TimedOut)
     }
 
     /// When S3 is away: the version that was known, or that a listing did not have the name. Else the error.
@@ -86,28 +166,31 @@ impl Volume {
     }
 
     /// Asks where a name may be, in the order that loses nothing to a move on its way; the last answer is the best.
-    async fn ask(&self, question: &Question) -> Result<Option<Found>> {
+    /// `whole`: with the bytes of a small file.
+    async fn ask(&self, question: &Question, whole: bool) -> Result<Option<Found>> {
         let mut best = None;
         for path in &question.paths {
-            if let Some(found) = self.ask_path(path, question.hint).await? {
+            if let Some(found) = self.ask_path(path, question.hint, whole).await? {
                 best = Some(found);
             }
         }
         Ok(best)
     }
 
-    async fn ask_path(&self, path: &str, hint: Hint) -> Result<Option<Found>> {
+    async fn ask_path(&self, path: &str, hint: Hint, whole: bool) -> Result<Option<Found>> {
         if hint == Hint::File
-            && let Some(info) = self.head(path).await?
+            && let Some(seen) = self.look_at(path, whole).await?
         {
-            return Ok(Some(found(path, info)));
+            return Ok(Some(found(path, seen)));
         }
-        let (file, directory) = tokio::join!(self.head(path), self.ask_directory(path));
+        let (file, directory) = tokio::join!(self.look_at(path, whole), self.ask_directory(path));
         match (directory?, file?) {
             // A marker of another form tells more than that there are keys below.
-            (Some(Found::Dir { marker: None }), Some(info)) if attr::is_directory(&info) => Ok(Some(found(path, info))),
+            (Some(Found::Dir { marker: None }), Some(seen)) if attr::is_directory(&seen.info) => {
+                Ok(Some(found(path, seen)))
+            }
             (Some(directory), _) => Ok(Some(directory)),
-            (None, Some(info)) => Ok(Some(found(path, info))),
+            (None, Some(seen)) => Ok(Some(found(path, seen))),
             (None, None) => self.ask_folder(path).await,
         }
     }
@@ -142,6 +225,9 @@ impl Volume {
     /// [`Volume::revalidate`] for an open. The kernel, which keeps no names, has just looked this one up: to ask again
     /// would only find newer changes than the open must see, and more often than the kernel is ready to start again.
     pub(crate) async fn revalidate_open(&self, ino: Ino) -> Result<()> {
+        if self.was_walked_again(ino) {
+            return Ok(());
+        }
         self.revalidate_after(ino, LOOKED_UP).await
     }
 
@@ -167,47 +253,43 @@ impl Volume {
 
     /// Brings the names of a directory up to date; `force` asks S3 even when they are fresh.
     pub(crate) async fn list(&self, dir: Ino, force: bool) -> Result<()> {
-        let (places, asked, older) = {
+        let (known, older) = {
             let tree = self.tree();
             let listed = tree.get(dir)?.dir()?.listed;
             if !force && tree.is_fresh(listed) {
                 return Ok(());
             }
-            (tree.places(dir), tree.ask(), !force && tree.will_do(listed))
+            (listed.is_some(), !force && tree.will_do(listed))
         };
-        if places.is_empty() {
-            // Nobody else has a part in this directory yet: the names that are known are all there are.
-            return Ok(());
-        }
-        match self.list_places(&places, older).await {
-            Err(error) if error.is_away() && !force && self.tree().get(dir)?.dir()?.listed.is_some() => {
+        match self.list_some(dir, usize::MAX, older).await {
+            Err(error) if error.is_away() && !force && known => {
                 tracing::debug!(%dir, %error, "s3 is away, serving an unverified listing");
                 Ok(())
             }
-            listing => self.tree().adopt_listing(dir, &listing?, asked),
+            result => result.map(drop),
         }
     }
 
-    async fn list_places(&self, places: &[String], older: bool) -> Result<BTreeMap<String, Listed>> {
-        let mut entries = BTreeMap::new();
-        for place in places {
-            self.list_place(place, older, &mut entries).await?;
-        }
-        Ok(entries)
-    }
-
-    async fn list_place(&self, place: &str, older: bool, entries: &mut BTreeMap<String, Listed>) -> Result<()> {
+    /// Adds the names in at most so many pages; whether there are no more.
+    async fn list_place(
+        &self,
+        place: &str,
+        pages: usize,
+        older: bool,
+        entries: &mut BTreeMap<String, Listed>,
+    ) -> Result<bool> {
         let prefix = directory_key(place);
         let mut token = None;
-        loop {
+        for _ in 0..pages {
             let list = || self.store.list(&prefix, Some('/'), token.as_deref(), PAGE);
             let page = self.breaker.briefly(older, self.breaker.patiently(list)).await?;
             collect(&page, &prefix, self.options.compat_dir, entries);
             match page.next {
                 Some(next) => token = Some(next),
-                None => return Ok(()),
+                None => return Ok(true),
             }
         }
+        Ok(false)
     }
 }
 

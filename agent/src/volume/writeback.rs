@@ -1,8 +1,6 @@
 //! Brings what the journal holds to S3, in the order that [`pending`] allows, many operations side by side.
 //!
-//! Owns the queue and what becomes of each operation. A transient failure is tried again as long as the volume lives,
-//! with growing pauses; access denied for a while, since credentials are renewed; anything else fails for good: the data
-//! goes to lost+found, the file reports it at the next fsync or close, and status shows it.
+//! Owns the queue; [`run`] takes operations out of it, and [`finish`] says what becomes of each.
 
 mod copy;
 mod finish;
@@ -11,42 +9,40 @@ mod object;
 pub(crate) mod pending;
 mod put;
 mod rename;
+mod run;
+mod wait;
+mod width;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use parking_lot::Mutex;
-use rand::Rng;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Notify;
 use uuid::Uuid;
 
-use self::finish::Performed;
 use self::pending::Pending;
+use self::width::Width;
 use super::Volume;
 use super::attr::{Attr, Extra};
 use super::cache::DataFile;
 use super::error::{Result, VolumeError};
 use super::journal::{Base, Op, OpenUpload, Position, Record, Seq};
-use super::name;
 use super::spill::Spilled;
 use super::store::{ObjectKey, StoreError};
 use super::tree::{Ino, Tree};
 
-/// Operations at a time.
-const PARALLEL: usize = 16;
+/// Operations at a time: most of them are one request for a small file, and wait for the network.
+const PARALLEL: usize = 128;
+/// Parts of large files on their way at a time.
+const PARALLEL_PARTS: usize = 16;
+/// As many of either are tried whatever becomes of them.
+const LEAST_PARALLEL: usize = 4;
 /// The first pause after a failure.
 pub(crate) const FIRST_BACKOFF: Duration = Duration::from_millis(100);
-const LONGEST_BACKOFF: Duration = Duration::from_secs(15);
-/// How long "access denied" is taken for credentials that are being renewed.
-const DENIED_PATIENCE: Duration = Duration::from_secs(300);
 /// How long somebody who waits for S3 bears an operation that keeps failing.
 pub(crate) const FAILING_PATIENCE: Duration = Duration::from_secs(25);
-/// How often somebody who waits asks S3 whether it is there, and how long that may take.
-const LOOK: Duration = Duration::from_secs(10);
-const POLL: Duration = Duration::from_millis(500);
 
 /// What an operation's end is told to.
 #[derive(Debug, Default)]
@@ -109,12 +105,26 @@ impl Table {
 }
 
 /// The queue of one volume.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Queue {
     table: Mutex<Table>,
     changed: Notify,
     /// Bytes in queued uploads.
     unsent: AtomicU64,
+    operations: Width,
+    parts: Width,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self {
+            table: Mutex::default(),
+            changed: Notify::default(),
+            unsent: AtomicU64::default(),
+            operations: Width::new(LEAST_PARALLEL, PARALLEL),
+            parts: Width::new(LEAST_PARALLEL, PARALLEL_PARTS),
+        }
+    }
 }
 
 impl Queue {
@@ -305,187 +315,6 @@ impl Volume {
         self.queue.unsent.fetch_add(tag.bytes, Ordering::Relaxed);
         table.pending.add(seq, op, tag);
         tree.begin(seq);
-    }
-
-    /// Starts operations as they may run, until the volume closes.
-    pub(crate) async fn write_back(self: Arc<Self>) {
-        let slots = Arc::new(Semaphore::new(PARALLEL));
-        while let Ok(slot) = slots.clone().acquire_owned().await {
-            let Some((seq, op)) = self.next_operation().await else { return };
-            let (volume, slots) = (self.clone(), slots.clone());
-            tokio::spawn(async move {
-                tokio::select! {
-                    () = volume.carry_out(seq, &op, slot, &slots) => {}
-                    () = volume.closing.cancelled() => {}
-                }
-            });
-        }
-    }
-
-    async fn next_operation(&self) -> Option<(Seq, Op)> {
-        loop {
-            let changed = self.queue.changed.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            if self.closing.is_cancelled() {
-                return None;
-            }
-            if let Some(next) = self.start_next() {
-                return Some(next);
-            }
-            tokio::select! {
-                () = changed => {}
-                () = self.closing.cancelled() => return None,
-            }
-        }
-    }
-
-    fn start_next(&self) -> Option<(Seq, Op)> {
-        let mut tree = self.tree();
-        let (seq, op) = self.queue.table.lock().pending.start_next()?;
-        tree.started(seq);
-        Some((seq, op))
-    }
-
-    /// Gives its slot to others while it pauses: what cannot be done now does not hold up what can.
-    async fn carry_out(&self, seq: Seq, op: &Op, slot: OwnedSemaphorePermit, slots: &Arc<Semaphore>) {
-        let mut backoff = self.options.first_pause;
-        let mut slot = Some(slot);
-        loop {
-            let error = match self.perform(seq, op).await {
-                Ok(performed) => {
-                    let discarding = self.spills.discarding();
-                    if let Some(ino) = self.finish(seq, performed) {
-                        self.release_spilled(ino).await;
-                    }
-                    drop(discarding);
-                    return self.make_room(0).await;
-                }
-                Err(error) => error,
-            };
-            if !self.may_retry(seq, &error) {
-                return self.give_up(seq, &error.to_string());
-            }
-            tracing::info!(%seq, path = op.subject(), %error, "write-back failed, trying again");
-            drop(slot.take());
-            let jitter = backoff.mul_f64(rand::thread_rng().gen_range(0.0..0.5));
-            tokio::time::sleep(backoff + jitter).await;
-            backoff = (backoff * 2).min(LONGEST_BACKOFF);
-            slot = slots.clone().acquire_owned().await.ok();
-        }
-    }
-
-    fn may_retry(&self, seq: Seq, error: &StoreError) -> bool {
-        let since = *self.queue.table.lock().failing.entry(seq).or_insert_with(Instant::now);
-        match error {
-            StoreError::Transient(_, _) => true,
-            StoreError::Denied(_, _) => since.elapsed() < DENIED_PATIENCE,
-            StoreError::NotFound(_) | StoreError::Conflict(_) | StoreError::Refused(_, _) | StoreError::Local(_) => {
-                false
-            }
-        }
-    }
-
-    async fn perform(&self, seq: Seq, op: &Op) -> std::result::Result<Performed, StoreError> {
-        self.preserve(seq).await;
-        match op {
-            Op::Put { path, attr, extra, base, write, .. } => {
-                self.abort_leftovers(seq, path).await?;
-                let (data, spilled) = self.data_of(seq)?;
-                let source = put::Source::Data(data, spilled);
-                self.put_file(&put::Upload { seq, path, attr, extra, base, write: *write, source }).await
-            }
-            Op::Symlink { path, target, attr, base, write } => {
-                let source = put::Source::Inline(name::from_key(target).into_encoded_bytes().into());
-                let extra = &Extra::default();
-                self.put_file(&put::Upload { seq, path, attr, extra, base, write: *write, source }).await
-            }
-            Op::Mknod { path, attr, base, write } => {
-                let (source, extra) = (put::Source::Inline(Bytes::new()), &Extra::default());
-                self.put_file(&put::Upload { seq, path, attr, extra, base, write: *write, source }).await
-            }
-            Op::Delete { path, base } => {
-                self.abort_leftovers(seq, path).await?;
-                self.delete_object(path, base).await
-            }
-            Op::Rename { from, to, source, base, size, attr, extra, write } => {
-                let copy = rename::Copy { from, to, source, base, size: *size, attr, extra, write: *write };
-                self.rename_object(&copy).await
-            }
-            Op::RenameDir { from, to, .. } => self.rename_directory(from, to).await,
-            Op::SetAttr { path, directory: true, attr, extra, write, .. } => {
-                self.put_marker(path, attr, extra, *write).await
-            }
-            Op::SetAttr { path, directory: false, size, attr, extra, base, write } => {
-                self.set_attributes(&object::Change { path, size: *size, attr, extra, base, write: *write }).await
-            }
-            Op::Mkdir { path, attr, write } => self.make_marker(path, attr, *write).await,
-            Op::Rmdir { path } => self.remove_marker(path).await,
-        }
-    }
-
-    fn data_of(&self, seq: Seq) -> std::result::Result<(Arc<DataFile>, Spilled), StoreError> {
-        let table = self.queue.table.lock();
-        let data = table.pending.get(seq).and_then(|(_, tag)| Some((tag.data.clone()?, tag.spilled.clone())));
-        data.ok_or_else(|| StoreError::Local("the cache file is gone".to_owned()))
-    }
-
-    /// Fetches what open files still need of the objects that are about to go. Bytes that cannot be had are missing then.
-    async fn preserve(&self, seq: Seq) {
-        let inos = {
-            let table = self.queue.table.lock();
-            table.pending.get(seq).map(|(_, tag)| tag.preserve.clone()).unwrap_or_default()
-        };
-        for ino in inos {
-            let content = self.tree().get(ino).ok().filter(|node| node.opens > 0).and_then(|node| node.content().ok());
-            let Some(content) = content else { continue };
-            if let Err(error) = self.complete(ino, &content).await {
-                tracing::warn!(%ino, %error, "an open file that was deleted cannot be read any more");
-            }
-        }
-    }
-
-    /// Returns when an operation is not outstanding any more; an error when it has been failing for `patience`.
-    pub(crate) async fn wait_for(&self, seq: Seq, patience: Duration) -> Result<()> {
-        let begun = Instant::now();
-        let mut next_look = begun + LOOK;
-        loop {
-            let changed = self.queue.changed.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            {
-                let table = self.queue.table.lock();
-                let seq = table.current(seq);
-                if !table.pending.contains(seq) {
-                    return Ok(());
-                }
-                if table.failing.get(&seq).is_some_and(|since| since.max(&begun).elapsed() > patience) {
-                    return Err(VolumeError::TimedOut);
-                }
-            }
-            if patience <= FAILING_PATIENCE && Instant::now() > next_look {
-                // A large upload takes its time; an S3 that answers nothing at all is not waited for.
-                self.expect_answer().await?;
-                next_look = Instant::now() + LOOK;
-            }
-            if self.closing.is_cancelled() {
-                return Err(VolumeError::Closing);
-            }
-            tokio::select! {
-                () = changed => {}
-                () = tokio::time::sleep(POLL) => {}
-            }
-        }
-    }
-}
-
-impl Volume {
-    /// Whether S3 answers anything.
-    async fn expect_answer(&self) -> Result<()> {
-        match tokio::time::timeout(LOOK, self.store.list("", None, None, 1)).await {
-            Ok(Err(StoreError::Transient(_, _))) | Err(_) => Err(VolumeError::TimedOut),
-            Ok(_) => Ok(()),
-        }
     }
 }
 

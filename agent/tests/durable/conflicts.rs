@@ -18,7 +18,7 @@ fn rewrite(mount: &Mount, name: &str, bytes: &[u8]) {
 }
 
 #[test]
-fn soak_of_two_writers_one_wins_and_the_other_is_kept_every_time() {
+fn of_two_writers_one_wins_and_the_other_is_kept_every_time() {
     let place = Place::new("race");
     // Lost replies must not look like a lost race.
     place.lab.set(Faults { latency_ms: 2, lost: 0.02, throttled: 0.02, ..Faults::default() });
@@ -133,7 +133,7 @@ fn o_excl_of_the_node_finds_the_losers_at_the_upload() {
 }
 
 #[test]
-fn soak_o_excl_of_the_cluster_needs_s3() {
+fn o_excl_of_the_cluster_needs_s3() {
     let place = Place::new("excl-away");
     let mount = place.mount("a", |options| options.excl = Excl::Cluster);
     assert_eq!(std::fs::read_dir(&mount.root).unwrap().count(), 0);

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use fuser::{BackingId, Errno, FileHandle, FopenFlags, OpenAccMode, ReplyCreate, ReplyOpen};
+use fuser::{BackingId, Errno, FileHandle, FopenFlags, OpenAccMode, OpenFlags, ReplyCreate, ReplyOpen};
 
 use super::convert::{GENERATION, file_attr};
 use crate::volume::Volume;
@@ -11,8 +11,10 @@ use crate::volume::ops::data::Opened;
 use crate::volume::ops::namespace::Created;
 use crate::volume::passthrough::{Access, Backing, How};
 
-pub(super) fn access(mode: OpenAccMode) -> Access {
-    Access { write: mode != OpenAccMode::O_RDONLY, map: mode == OpenAccMode::O_RDWR }
+pub(super) fn access(flags: OpenFlags) -> Access {
+    let mode = flags.acc_mode();
+    let old = mode != OpenAccMode::O_WRONLY || flags.0 & libc::O_APPEND != 0;
+    Access { write: mode != OpenAccMode::O_RDONLY, map: mode == OpenAccMode::O_RDWR, old }
 }
 
 /// What the kernel knows a cache file by, as the volume keeps it.

@@ -64,7 +64,10 @@ impl Volume {
     /// Asks S3 about a file that nobody has open.
     pub(super) async fn up_to_date(&self, ino: Ino) -> Result<()> {
         let open = self.tree().get(ino)?.opens > 0;
-        if open { Ok(()) } else { self.revalidate(ino).await }
+        if open || self.was_walked_again(ino) {
+            return Ok(());
+        }
+        self.revalidate(ino).await.inspect_err(|error| self.note_stale(ino, error))
     }
 
     /// `root`: the caller may cut a set-user-id file and leave it one.

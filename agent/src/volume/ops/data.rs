@@ -23,8 +23,8 @@ use crate::volume::{Close, Volume};
 
 /// The largest file: what a multipart upload can hold is 5 TiB.
 pub(super) const MAX_FILE_BYTES: u64 = 5 << 40;
-/// Files up to this size are fetched when they are opened for reading.
-const SMALL: u64 = 1 << 20;
+/// Files up to this size are fetched when they are opened, unless they may be about to be cut.
+pub(crate) const SMALL: u64 = 1 << 20;
 /// How often what a write needs is fetched again because it was evicted before the write began.
 const PREPARATIONS: usize = 20;
 
@@ -38,15 +38,20 @@ pub(crate) struct Opened {
 impl Volume {
     /// Opens the version an inode shows; [`VolumeError::Stale`] when its name has another one now.
     pub(crate) async fn open(&self, ino: Ino, access: Access, register: &Register<'_>) -> Result<Opened> {
-        self.revalidate_open(ino).await?;
-        let content = self.tree().get(ino)?.content()?;
-        if !access.write {
-            self.fetch_small(ino, &content).await?;
-        }
+        let content = self.openable(ino, access).await.inspect_err(|error| self.note_stale(ino, error))?;
         let handle = self.handles.insert(Handle::File { ino, content: content.clone(), write: access.write })?;
         self.count_open(ino, access.write)?;
         let how = self.enter(ino, &content, access, register).await;
         Ok(Opened { handle, how })
+    }
+
+    async fn openable(&self, ino: Ino, access: Access) -> Result<Arc<Content>> {
+        self.revalidate_open(ino).await?;
+        let content = self.tree().get(ino)?.content()?;
+        if access.old {
+            self.fetch_small(ino, &content).await?;
+        }
+        Ok(content)
     }
 
     /// S3 keeps no old versions: what is small is fetched before somebody can replace it. The kernel looks the name up

@@ -21,6 +21,9 @@ use crate::volume::{Excl, Volume};
 /// A symbolic link's target is at most this long on Linux.
 const MAX_TARGET_BYTES: usize = 4095;
 
+/// How often a file may be replaced while it is looked up.
+const LOOKUPS: usize = 3;
+
 /// How often S3 may be busy with a name that is to be taken.
 const CLAIMS: usize = 5;
 
@@ -54,8 +57,15 @@ pub(crate) struct Created {
 impl Volume {
     /// The inode under a name; the kernel holds a reference.
     pub(crate) async fn lookup(&self, parent: Ino, name: &str) -> Result<Stat> {
-        let ino = self.resolve(parent, name).await?;
-        self.entry(ino)
+        for _ in 0..LOOKUPS {
+            let ino = self.resolve(parent, name).await?;
+            match self.entry(ino) {
+                // Replaced, before there was a reference to it.
+                Err(VolumeError::NotFound) => {}
+                result => return result,
+            }
+        }
+        Err(VolumeError::Stale)
     }
 
     /// Whether a name is free, asking S3 if that is not known.
@@ -175,10 +185,13 @@ impl Volume {
             return Err(VolumeError::Exists);
         }
         let (attr, extra) = new_attr(tree.get(parent)?, caller, libc::S_IFDIR | (mode & 0o7777));
+        let empty_since = tree.absent_since(parent, name);
         let ino = tree.insert(parent, name, new_directory(attr))?;
         let op = Op::Mkdir { path, attr, write: Uuid::new_v4() };
         let seq = self.submit_new(&mut tree, ino, parent, name, op)?;
-        tree.get_mut(ino)?.dir_mut()?.opaque = Some(Opaque::UntilDone(seq));
+        let dir = tree.get_mut(ino)?.dir_mut()?;
+        dir.opaque = Some(Opaque::UntilDone(seq));
+        dir.listed = empty_since;
         self.add_extra(&mut tree, ino, attr, extra)?;
         drop(tree);
         self.entry(ino)

@@ -141,6 +141,12 @@ impl ObjectStore for MemoryStore {
         self.call(Operation::Get, |content| content.get(key)).await
     }
 
+    async fn get_within(&self, key: &ObjectKey, limit: u64) -> Result<(ObjectInfo, Option<Bytes>), StoreError> {
+        let (info, bytes) = self.get(key).await?;
+        let small = info.size <= limit;
+        Ok((info, small.then_some(bytes)))
+    }
+
     async fn get_range(&self, key: &ObjectKey, etag: &Etag, range: Range<u64>) -> Result<Bytes, StoreError> {
         self.call(Operation::GetRange, |content| content.get_range(key, etag, range)).await
     }

@@ -100,6 +100,10 @@ impl<S: ObjectStore> ObjectStore for Retrying<S> {
         self.repeat(|| self.store.get(key)).await
     }
 
+    async fn get_within(&self, key: &ObjectKey, limit: u64) -> Result<(ObjectInfo, Option<Bytes>), StoreError> {
+        self.repeat(|| self.store.get_within(key, limit)).await
+    }
+
     async fn get_range(&self, key: &ObjectKey, etag: &Etag, range: Range<u64>) -> Result<Bytes, StoreError> {
         self.repeat(|| self.store.get_range(key, etag, range.clone())).await
     }

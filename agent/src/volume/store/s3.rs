@@ -194,14 +194,23 @@ impl ObjectStore for S3Store {
     }
 
     async fn get(&self, key: &ObjectKey) -> Result<(ObjectInfo, Bytes), StoreError> {
+        let (info, bytes) = self.get_within(key, u64::MAX).await?;
+        Ok((info, bytes.unwrap_or_default()))
+    }
+
+    async fn get_within(&self, key: &ObjectKey, limit: u64) -> Result<(ObjectInfo, Option<Bytes>), StoreError> {
         let what = key.as_str();
         let call = self.client.get_object().bucket(&self.bucket).key(self.key(key));
         let call = call.set_request_payer(self.payer.clone()).send();
         let mut output = answer(what, SHORT, call).await?;
         let body = std::mem::take(&mut output.body);
         let info: ObjectInfo = object_info!(key, output)?;
+        if info.size > limit {
+            // What is not read ends with its connection.
+            return Ok((info, None));
+        }
         let bytes = within(what, transfer_time(info.size), read(what, body)).await?;
-        Ok((info, bytes))
+        Ok((info, Some(bytes)))
     }
 
     async fn get_range(&self, key: &ObjectKey, etag: &Etag, range: Range<u64>) -> Result<Bytes, StoreError> {

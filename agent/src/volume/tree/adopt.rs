@@ -1,15 +1,17 @@
 //! Merges what S3 says into the tree. Local changes win: those S3 does not have yet, and those made or committed after
-//! the question was asked.
+//! the question was asked. So does the answer to a question that was asked later: it is recent enough for both.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
 
 use super::{Asked, Child, Dir, Ino, Kind, Listed, Node, Place, Question, Remote, Stamp, Tree};
 use crate::volume::attr::{self, Attr, Extra, Owner, Time};
 use crate::volume::content::Content;
 use crate::volume::error::Result;
 use crate::volume::journal::Base;
-use crate::volume::store::ObjectInfo;
+use crate::volume::store::{Etag, ObjectInfo};
 
 /// S3's clock has seconds: an object changed again within this leaves no trace in a listing.
 const RACY: Duration = Duration::from_secs(2);
@@ -23,11 +25,21 @@ pub(crate) enum Found {
     File {
         path: String,
         info: ObjectInfo,
+        /// All of it, where it came along.
+        bytes: Option<Bytes>,
     },
     /// With its marker, when it has one.
-    Dir {
-        marker: Option<ObjectInfo>,
-    },
+    Dir { marker: Option<ObjectInfo> },
+}
+
+impl Found {
+    /// A version and its bytes, where they came along.
+    pub(crate) fn whole(&self) -> Option<(Etag, Bytes)> {
+        match self {
+            Self::File { info, bytes: Some(bytes), .. } => Some((info.etag.clone(), bytes.clone())),
+            Self::File { bytes: None, .. } | Self::Dir { .. } => None,
+        }
+    }
 }
 
 impl Remote {
@@ -61,7 +73,8 @@ impl Tree {
             Some(Child::Node(ino)) => Some(*ino),
             Some(_) | None => None,
         };
-        if changed_here || known.is_some_and(|ino| self.get(ino).is_ok_and(|node| self.is_local(node))) {
+        let ours = |ino| self.get(ino).is_ok_and(|node| self.is_local(node) || node.is_known_since(asked.stamp));
+        if changed_here || known.is_some_and(ours) {
             return Ok(known);
         }
         match (known, found) {
@@ -90,7 +103,7 @@ impl Tree {
         let node = self.get_mut(ino)?;
         node.checked = Some(now);
         match found {
-            Found::File { path, info } => {
+            Found::File { path, info, .. } => {
                 node.attr = attr::from_object(info, false, owner);
                 node.extra = Extra::from(&info.headers);
                 node.remote = Some(Remote::new(path, info));
@@ -148,7 +161,9 @@ impl Tree {
                 None => drop(self.get_mut(dir)?.dir_mut()?.children.remove(&name)),
             }
         }
-        self.get_mut(dir)?.dir_mut()?.listed = Some(asked.stamp);
+        let dir = self.get_mut(dir)?.dir_mut()?;
+        dir.listed = Some(asked.stamp);
+        dir.misses.note_listed();
         Ok(())
     }
 
@@ -197,6 +212,13 @@ impl Tree {
     }
 }
 
+impl Node {
+    /// Whether S3 was asked about it later than that.
+    fn is_known_since(&self, asked: Stamp) -> bool {
+        self.checked.is_some_and(|checked| checked.at > asked.at)
+    }
+}
+
 impl Dir {
     fn changed_since(&self, name: &str, asked: Asked) -> bool {
         self.recent.get(name).is_some_and(|changed| changed.clock > asked.clock)
@@ -208,12 +230,13 @@ impl Dir {
             self.children.retain(|_, child| !matches!(child, Child::Absent(_)));
         }
         self.children.insert(name.to_owned(), Child::Absent(asked));
+        self.misses.note();
     }
 }
 
 fn new_node(found: &Found, owner: Owner) -> Node {
     match found {
-        Found::File { path, info } => {
+        Found::File { path, info, .. } => {
             let attr = attr::from_object(info, false, owner);
             let kind = match attr.kind() {
                 libc::S_IFDIR => Kind::Dir(Dir { marker: true, ..Dir::default() }),

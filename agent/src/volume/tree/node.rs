@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use super::misses::Misses;
 use super::{Ino, Stamp};
 use crate::volume::attr::{Attr, Extra};
 use crate::volume::content::Content;
@@ -85,6 +86,9 @@ pub(crate) enum Opaque {
     UntilStarted(Seq),
 }
 
+/// Held by the one who lists a directory in place of questions about single names.
+pub(crate) type Turn = Arc<tokio::sync::Mutex<()>>;
+
 #[derive(Debug, Default)]
 pub(crate) struct Dir {
     pub(crate) children: BTreeMap<String, Child>,
@@ -100,6 +104,8 @@ pub(crate) struct Dir {
     pub(crate) moved_from: Vec<(Seq, String)>,
     /// The last local changes and commits of names; kept longer than any question is on its way.
     pub(crate) recent: HashMap<String, Changed>,
+    pub(crate) misses: Misses,
+    pub(crate) listing: Turn,
 }
 
 #[derive(Debug)]

@@ -23,7 +23,7 @@ fn found(path: &str, etag: &str) -> Option<Found> {
         last_modified: SystemTime::UNIX_EPOCH,
         headers: Headers::default(),
     };
-    Some(Found::File { path: path.into(), info })
+    Some(Found::File { path: path.into(), info, bytes: None })
 }
 
 fn ask(tree: &Tree, parent: Ino, name: &str) -> Question {
@@ -49,6 +49,17 @@ fn a_version_is_an_inode() {
     assert!(matches!(tree.get(first).unwrap().place, Place::Replaced { .. }));
     assert_eq!(tree.upload_path(first).as_deref(), Some("a"), "an old version that is written to must meet the new");
     assert_eq!(tree.path(first), None);
+}
+
+#[test]
+fn an_answer_does_not_undo_that_to_a_later_question() {
+    let mut tree = tree();
+    tree.ttl = Duration::ZERO;
+    let (earlier, later) = (ask(&tree, Ino::ROOT, "a"), ask(&tree, Ino::ROOT, "a"));
+    let ino = tree.adopt(Ino::ROOT, "a", &later, found("a", "2"), OWNER).unwrap();
+    assert_eq!(tree.adopt(Ino::ROOT, "a", &earlier, found("a", "1"), OWNER).unwrap(), ino);
+    assert_eq!(tree.adopt(Ino::ROOT, "a", &earlier, None, OWNER).unwrap(), ino);
+    assert_ne!(answer(&mut tree, "a", found("a", "3")), ino);
 }
 
 #[test]
@@ -131,4 +142,30 @@ fn a_listing_removes_what_is_gone_and_keeps_what_is_ours() {
     tree.adopt_listing(Ino::ROOT, &BTreeMap::from([("new".to_owned(), new)]), tree.ask()).unwrap();
     assert_eq!(tree.names(Ino::ROOT).unwrap(), ["new", "ours"]);
     assert!(matches!(tree.knows(Ino::ROOT, "theirs").unwrap(), Known::Absent));
+}
+
+#[test]
+fn a_listing_answers_for_the_names_it_does_not_have() {
+    let mut tree = tree();
+    assert!(tree.listing_instead(Ino::ROOT).is_none(), "nothing was asked for in vain yet");
+    let question = ask(&tree, Ino::ROOT, "first");
+    assert_eq!(question.hint, Hint::New);
+    assert_eq!(tree.adopt(Ino::ROOT, "first", &question, None, OWNER).unwrap(), None);
+    assert!(tree.listing_instead(Ino::ROOT).is_some());
+    let asked = tree.ask();
+    tree.adopt_listing(Ino::ROOT, &BTreeMap::from([("there".to_owned(), Listed::Dir)]), asked).unwrap();
+    assert!(matches!(tree.knows(Ino::ROOT, "new").unwrap(), Known::Absent));
+    assert!(matches!(tree.knows(Ino::ROOT, "there").unwrap(), Known::Ask(_)));
+    tree.raise_epoch();
+    assert!(matches!(tree.knows(Ino::ROOT, "new").unwrap(), Known::Ask(_)));
+}
+
+#[test]
+fn a_forgotten_inode_is_not_taken_for_absent() {
+    let mut tree = tree();
+    let ino = answer(&mut tree, "a", found("a", "1")).unwrap();
+    let asked = tree.ask();
+    tree.adopt_listing(Ino::ROOT, &BTreeMap::from([("a".to_owned(), Listed::Dir)]), asked).unwrap();
+    tree.evict(ino);
+    assert!(matches!(tree.knows(Ino::ROOT, "a").unwrap(), Known::Ask(_)));
 }

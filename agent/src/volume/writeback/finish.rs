@@ -181,6 +181,7 @@ fn move_aside(tree: &mut Tree, tag: &Tag, copy: &str) {
         if let Ok(dir) = tree.get_mut(parent).and_then(Node::dir_mut) {
             dir.children.remove(&old);
         }
+        tree.distrust_listing(parent);
     }
     tree.touch(parent, &name);
     if let Err(error) = tree.reattach(ino, parent, &name) {

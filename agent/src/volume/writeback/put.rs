@@ -20,7 +20,8 @@ use crate::volume::store::{Body, Condition, Etag, Headers, ObjectKey, Part, Stor
 use crate::volume::version::conflict::{self, Resolution};
 
 const MAX_PARTS: u64 = 10_000;
-const PARALLEL_PARTS: usize = 4;
+/// Uploads of more bytes than this wait for their turn to send them.
+const SMALL: u64 = 256 << 10;
 /// How often S3 may be busy with a key before the whole operation starts again.
 const BUSY: usize = 5;
 
@@ -148,6 +149,10 @@ impl Volume {
                 let parts = Parts { data, spilled, length };
                 self.send_parts(upload.seq, &key, &parts, headers, condition).await?
             }
+            source if length > SMALL => {
+                let call = self.store.put(&key, source.body(length), headers, condition);
+                self.transfer(call).await?
+            }
             source => self.store.put(&key, source.body(length), headers, condition).await?,
         };
         failpoint::hit(failpoint::PUT_DONE);
@@ -199,7 +204,7 @@ impl Volume {
                 failpoint::hit(failpoint::MULTIPART_PART);
                 Ok(part)
             })
-            .buffered(PARALLEL_PARTS)
+            .buffered(super::PARALLEL_PARTS)
             .try_collect()
             .await
     }
@@ -229,13 +234,22 @@ impl Volume {
         let number = i32::from(number);
         let mut pause = self.options.first_pause;
         for _ in 1..BUSY {
-            match self.store.multipart_put(key, upload, number, body.clone()).await {
+            match self.transfer(self.store.multipart_put(key, upload, number, body.clone())).await {
                 Err(StoreError::Transient(_, _)) => tokio::time::sleep(pause).await,
                 result => return result,
             }
             pause *= 2;
         }
-        self.store.multipart_put(key, upload, number, body).await
+        self.transfer(self.store.multipart_put(key, upload, number, body)).await
+    }
+
+    /// A call that moves many bytes, when it is its turn.
+    async fn transfer<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
+        let slot = self.queue.parts.enter().await;
+        let result = call.await;
+        let answered = !matches!(result, Err(StoreError::Transient(_, _)));
+        slot.into_iter().for_each(|slot| self.queue.parts.leave(slot, answered));
+        result
     }
 }
 

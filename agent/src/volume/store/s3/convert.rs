@@ -1,6 +1,10 @@
 //! Between the SDK's types and the store's.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::time::SystemTime;
 
 use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
@@ -12,6 +16,11 @@ use crate::volume::store::{Body, Condition, Etag, Headers, ListedObject, ListedU
 
 /// What `x-amz-copy-source` leaves as it is.
 const UNESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
+
+/// A body of up to this is read before it is sent, in one step.
+const IN_MEMORY: u64 = 256 << 10;
+/// A longer one is read in pieces of this.
+const STREAM_BUFFER: usize = 256 << 10;
 
 /// The part of every key that the volume does not see.
 #[derive(Debug, Clone)]
@@ -177,15 +186,26 @@ pub(super) async fn body_stream(body: Body) -> Result<(ByteStream, u64), StoreEr
     };
     let local = |error: &dyn std::fmt::Display| StoreError::Local(format!("{}: {error}", path.display()));
     let size = range.end.saturating_sub(range.start);
+    if size <= IN_MEMORY {
+        let (path, range) = (path.clone(), range.clone());
+        let read =
+            tokio::task::spawn_blocking(move || read_range(&path, range)).await.map_err(|error| local(&error))?;
+        return Ok((ByteStream::from(read.map_err(|error| local(&error))?), size));
+    }
     let length = tokio::fs::metadata(&path).await.map_err(|error| local(&error))?.len();
     if length < range.end {
         return Err(local(&format!("has {length} bytes, wanted {}", range.end)));
     }
-    if size == 0 {
-        return Ok((ByteStream::from_static(b""), 0));
-    }
-    let stream = ByteStream::read_from().path(&path).offset(range.start).length(Length::Exact(size)).build().await;
+    let stream = ByteStream::read_from().path(&path).buffer_size(STREAM_BUFFER).offset(range.start);
+    let stream = stream.length(Length::Exact(size)).build().await;
     Ok((stream.map_err(|error| local(&error))?, size))
+}
+
+fn read_range(path: &Path, range: Range<u64>) -> std::io::Result<Vec<u8>> {
+    // At most `IN_MEMORY`.
+    let mut bytes = vec![0; usize::try_from(range.end - range.start).unwrap_or(0)];
+    File::open(path)?.read_exact_at(&mut bytes, range.start)?;
+    Ok(bytes)
 }
 
 #[cfg(test)]
