@@ -56,3 +56,22 @@ pub(super) fn reply_create(volume: &Volume, reply: ReplyCreate, made: &Created, 
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_be_about_to_cut_a_file_does_not_need_what_is_there() {
+        let table = [
+            (libc::O_RDONLY, (false, true)),
+            (libc::O_RDWR, (true, true)),
+            (libc::O_WRONLY, (true, false)),
+            (libc::O_WRONLY | libc::O_APPEND, (true, true)),
+        ];
+        for (flags, expected) in table {
+            let access = access(OpenFlags(flags));
+            assert_eq!((access.write, access.old), expected, "{flags:o}");
+        }
+    }
+}

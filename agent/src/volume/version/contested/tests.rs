@@ -112,6 +112,16 @@ async fn what_is_large_or_to_be_written_is_opened_though_it_was_replaced_again()
 }
 
 #[tokio::test]
+async fn what_was_opened_to_be_changed_is_changed_though_it_was_replaced_before_the_first_write() {
+    let mount = mounted();
+    mount.insert("one");
+    let handle = mount.open(mount.lookup().await, Access::WRITE).await.unwrap();
+    mount.insert("two");
+    mount.volume.write(handle, 0, b"O", false).await.unwrap();
+    assert_eq!(mount.read(handle).await, b"One");
+}
+
+#[tokio::test]
 async fn no_program_sees_estale_however_often_the_file_is_replaced() {
     let mount = Arc::new(mounted());
     mount.store.set_turns(3);
