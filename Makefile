@@ -44,6 +44,11 @@ test: lint ## Everything: lint, unit tests, scenarios on the local cloud; in the
 .PHONY: soak
 soak: lint ## The long forms of the tests that have one: minutes to hours; the machine should do nothing else
 	EC2MPI_SOAK=1 EC2MPI_MODEL_CASES=20000 $(LINTED) tests/scripts/test.sh --profile soak
+	EC2MPI_SOAK=1 $(LINTED) tests/scripts/on-seaweedfs.sh
+
+.PHONY: soak-seaweedfs
+soak-seaweedfs: lint bench-setup ## The part of `make soak` that runs on SeaweedFS, which it installs
+	EC2MPI_SOAK=1 $(LINTED) tests/scripts/on-seaweedfs.sh
 
 .PHONY: bench-setup
 bench-setup: setup ## Install what `make bench` compares with: s3fs, rclone, JuiceFS, and SeaweedFS to run on

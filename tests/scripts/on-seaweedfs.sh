@@ -72,5 +72,10 @@ for try in $(seq 30); do
 done
 
 echo "on-seaweedfs: $("$weed" version | head -1)"
+# Tests are compiled by the user and run as root.
+if [ -n "${SUDO:-}" ]; then
+    host=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
+    export "CARGO_TARGET_${host}_RUNNER=$SUDO"
+fi
 EC2MPI_TEST_S3=127.0.0.1:$s3/durable cargo nextest run --release --workspace --profile "${PROFILE:-soak}" \
     -E 'package(ec2mpi-agent) & binary(durable)' "$@"

@@ -130,7 +130,7 @@ impl Volume {
         extra: Option<&Extra>,
     ) -> Result<Tag> {
         let (parent, name) = self.parent_of_path(tree, path)?;
-        let leftovers = matches!(tree.get(parent)?.dir()?.children.get(&name), Some(Child::Gone(_)));
+        let leftovers = tree.child(parent, &name).is_none() && self.queue.moves_or_removes(path);
         let ino = self.directory_at(tree, path)?;
         let node = tree.get_mut(ino)?;
         node.attr = attr;
@@ -138,8 +138,8 @@ impl Volume {
         node.dir_mut()?.marker = true;
         match extra {
             Some(extra) => node.extra = extra.clone(),
-            // What was there before may be there until this begins. Of what is the new directory's own, some may be done
-            // already: operations in it do not wait for its marker.
+            // What was there before may be there until this begins. Else there may be what is the new directory's own:
+            // operations in it do not wait for its marker.
             None if leftovers => node.dir_mut()?.opaque = Some(Opaque::UntilStarted(seq)),
             None => {}
         }

@@ -148,6 +148,11 @@ impl Queue {
         self.table.lock().pending.has(path)
     }
 
+    /// Whether an operation that is not done moves or removes the directory at `path`, or one above it.
+    pub(crate) fn moves_or_removes(&self, path: &str) -> bool {
+        self.table.lock().pending.moves_or_removes(path)
+    }
+
     /// Returns when an operation was acknowledged or has ended, at the latest after `limit`.
     pub(crate) async fn wait_for_change(&self, limit: Duration) {
         // Which of both it was, the caller sees.

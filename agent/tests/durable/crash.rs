@@ -28,11 +28,13 @@ struct Table {
     removed: u64,
     removed_gone: u64,
     lost: Vec<String>,
+    /// Named places that were not reached.
+    missed: Vec<String>,
 }
 
 impl std::fmt::Display for Table {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { tried, closed, found, synced, synced_found, removed, removed_gone, lost } = self;
+        let Self { tried, closed, found, synced, synced_found, removed, removed_gone, lost, missed: _ } = self;
         writeln!(f, "kills tried                      {tried}")?;
         writeln!(f, "files closed / found exact       {closed} / {found}")?;
         writeln!(f, "files synced / in S3 at the kill {synced} / {synced_found}")?;
@@ -42,6 +44,18 @@ impl std::fmt::Display for Table {
 }
 
 impl Table {
+    fn add(&mut self, other: Self) {
+        self.tried += other.tried;
+        self.closed += other.closed;
+        self.found += other.found;
+        self.synced += other.synced;
+        self.synced_found += other.synced_found;
+        self.removed += other.removed;
+        self.removed_gone += other.removed_gone;
+        self.lost.extend(other.lost);
+        self.missed.extend(other.missed);
+    }
+
     /// At the kill, before anything is replayed.
     fn check_synced(&mut self, place: &Place, promises: &Promises) {
         for (path, promise) in promises.all() {
@@ -171,28 +185,43 @@ fn recover(place: &Place) {
     assert!(unmounted, "{said}");
 }
 
-#[test]
-fn killed_at_any_instant_nothing_that_was_closed_is_lost() {
-    let place = Place::new("crash");
-    let mut dice = StdRng::seed_from_u64(4);
-    let faults = Faults { latency_ms: 3, throttled: 0.01, lost: 0.01, ..Faults::default() };
-    place.lab.set(faults);
-    let (mut table, mut missed) = (Table::default(), Vec::new());
-    for (number, kill) in kills(soak(9, 300), &mut dice).into_iter().enumerate() {
-        let Some(promises) = live(&place, kill, number, &mut table) else {
-            missed.push(format!("{kill:?}"));
-            recover(&place);
-            continue;
-        };
-        recover(&place);
-        table.check_closed(&place, &promises);
+/// One volume that dies again and again.
+fn lives(place: &Place, kills: &[(usize, Kill)]) -> Table {
+    place.lab.set(Faults { latency_ms: 3, throttled: 0.01, lost: 0.01, ..Faults::default() });
+    let mut table = Table::default();
+    for (number, kill) in kills {
+        match live(place, *kill, *number, &mut table) {
+            Some(promises) => {
+                recover(place);
+                table.check_closed(place, &promises);
+            }
+            None => {
+                table.missed.push(format!("{kill:?}"));
+                recover(place);
+            }
+        }
     }
-    println!("{table}\nthe lab: {:?}", place.lab.counts());
-    assert!(table.lost.is_empty(), "{:#?}", table.lost);
-    assert_eq!(table.removed, table.removed_gone, "what was removed came back");
-    assert!(missed.is_empty(), "never reached: {missed:?}");
-    assert!(table.closed > table.tried && table.synced > 0, "the load did not get far");
+    println!("the lab: {:?}", place.lab.counts());
     let left: Vec<String> = place.keys().into_iter().filter(|key| key.starts_with(".ec2mpi")).collect();
     assert!(left.is_empty(), "objects of ours were left: {left:?}");
     assert_eq!(place.uploads(), 0, "multipart uploads were left");
+    table
+}
+
+#[test]
+fn killed_at_any_instant_nothing_that_was_closed_is_lost() {
+    let kills: Vec<_> = kills(soak(9, 300), &mut StdRng::seed_from_u64(4)).into_iter().enumerate().collect();
+    // All of them before there is a second thread.
+    let places: Vec<Place> = (0..soak(1, 3)).map(|_| Place::new("crash")).collect();
+    let mut table = Table::default();
+    std::thread::scope(|scope| {
+        let shares = places.iter().zip(kills.chunks(kills.len().div_ceil(places.len())));
+        let lives: Vec<_> = shares.map(|(place, share)| scope.spawn(|| lives(place, share))).collect();
+        lives.into_iter().for_each(|lives| table.add(lives.join().unwrap()));
+    });
+    println!("{table}");
+    assert!(table.lost.is_empty(), "{:#?}", table.lost);
+    assert_eq!(table.removed, table.removed_gone, "what was removed came back");
+    assert!(table.missed.is_empty(), "never reached: {:?}", table.missed);
+    assert!(table.closed > table.tried && table.synced > 0, "the load did not get far");
 }

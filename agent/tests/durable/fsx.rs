@@ -1,13 +1,18 @@
 //! fsx on an S3 that is busy, resets connections and loses answers.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use ec2mpi_tests::lab::Faults;
 
 use crate::fsx_program::{self, LENGTH};
 use crate::place::Place;
 use crate::soak;
 
-fn run(seed: u32, operations: u32) -> u64 {
-    let place = Place::new("fsx");
+/// Seeds at a time: fsx waits for S3 most of the time.
+const PARALLEL: usize = 4;
+
+/// How many requests failed.
+fn run(place: &Place, seed: u32, operations: u32) -> u64 {
     place.lab.set(Faults { throttled: 0.05, reset: 0.02, lost: 0.01, ..Faults::default() });
     let mount = place.mount("a", |options| options.bounds.cache_bytes = 2 * LENGTH);
     fsx_program::run(&mount.path("f"), place.dir.path(), seed, operations);
@@ -23,10 +28,16 @@ fn run(seed: u32, operations: u32) -> u64 {
 
 #[test]
 fn fsx_finds_nothing_when_s3_fails_now_and_then() {
-    let (seeds, operations) = soak((1..=1, 1_500), (1..=20, 5_000));
-    for seed in seeds {
-        let faults = run(seed, operations);
-        println!("fsx: seed {seed}, {operations} operations, {faults} faults, no mismatch, no conflict copy");
-        assert!(faults > 0);
-    }
+    let (seeds, operations) = soak((1..=1_u32, 1_500), (1..=20, 5_000));
+    // All of them before there is a second thread.
+    let places: Vec<(u32, Place)> = seeds.map(|seed| (seed, Place::new("fsx"))).collect();
+    let next = AtomicUsize::new(0);
+    let work = || {
+        while let Some((seed, place)) = places.get(next.fetch_add(1, Ordering::SeqCst)) {
+            let faults = run(place, *seed, operations);
+            println!("fsx: seed {seed}, {operations} operations, {faults} faults, no mismatch, no conflict copy");
+            assert!(faults > 0);
+        }
+    };
+    std::thread::scope(|scope| (0..PARALLEL).for_each(|_| drop(scope.spawn(work))));
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -125,7 +126,7 @@ impl Writer {
         }
         if let Some(length) = self.large {
             let content = Content { length, seed: self.dice.r#gen() };
-            self.write("large", content, 1 << 20)?;
+            self.write_twice("large", content, 1 << 20)?;
         }
         for number in 0.. {
             if self.stop.load(Ordering::SeqCst) {
@@ -179,6 +180,21 @@ impl Writer {
         for bytes in content.bytes().chunks(piece) {
             file.write_all(bytes)?;
         }
+        close(file)?;
+        self.promises.set(&path, Promise::Closed(content));
+        Ok(())
+    }
+
+    /// Its beginning again, when all of it is written: of a file over the bounds that is in S3 only by then.
+    fn write_twice(&self, name: &str, content: Content, piece: usize) -> io::Result<()> {
+        let path = format!("{}/{name}", self.dir);
+        self.promises.set(&path, Promise::Open);
+        let mut file = File::create(self.root.join(&path))?;
+        let bytes = content.bytes();
+        for bytes in bytes.chunks(piece) {
+            file.write_all(bytes)?;
+        }
+        file.write_all_at(&bytes[..piece], 0)?;
         close(file)?;
         self.promises.set(&path, Promise::Closed(content));
         Ok(())

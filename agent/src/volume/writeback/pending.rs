@@ -84,6 +84,11 @@ impl<T> Pending<T> {
         self.by_path.contains_key(path)
     }
 
+    /// Whether a directory that is at `path` or has it below is to be moved or removed.
+    pub(crate) fn moves_or_removes(&self, path: &str) -> bool {
+        self.subtree.iter().any(|seq| self.covers(*seq, path))
+    }
+
     /// Whether a directory is being moved to where `path` is.
     pub(crate) fn is_moved_to(&self, path: &str) -> bool {
         let moves = self.subtree.iter().filter_map(|seq| self.entries.get(seq));

@@ -2,6 +2,7 @@
 //!
 //! Every step may be repeated: what was copied already is recognized by the id of the write, or by its ETag.
 
+use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use uuid::Uuid;
 
@@ -10,7 +11,7 @@ use crate::volume::Volume;
 use crate::volume::attr::{self, Attr, Extra};
 use crate::volume::failpoint;
 use crate::volume::journal::{Base, Outcome, Seq};
-use crate::volume::store::{Condition, Etag, Headers, ListedObject, ObjectInfo, ObjectKey, StoreError};
+use crate::volume::store::{Body, Condition, Etag, Headers, ListedObject, ObjectInfo, ObjectKey, StoreError};
 use crate::volume::version::conflict::{self, Resolution};
 use crate::volume::version::directory_key;
 
@@ -158,13 +159,14 @@ impl Volume {
         Ok((target, etag))
     }
 
-    /// Copies one key. A marker replaces a marker; a file that somebody else made at the new place is left alone, and
-    /// ours gets a conflict name.
+    /// Copies one key. A file that somebody else made at the new place is left alone, and ours gets a conflict name.
     async fn copy_key(&self, seq: Seq, from: &ObjectKey, source: &ObjectInfo, target: &str) -> Result<Etag> {
-        let marker = target.ends_with('/');
-        let condition = if marker { Condition::Always } else { Condition::Absent };
         let key = ObjectKey::new(target);
+        if target.ends_with('/') {
+            return self.copy_marker(from, source, &key).await;
+        }
         self.abort_copies(seq, target, source.size).await?;
+        let condition = Condition::Absent;
         match self.copy_version(from, &source.etag, source.size, &key, &source.headers, &condition).await {
             Ok(etag) => Ok(etag),
             Err(StoreError::Conflict(_) | StoreError::NotFound(_)) => match self.look(target).await? {
@@ -179,6 +181,14 @@ impl Volume {
             },
             Err(error) => Err(error),
         }
+    }
+
+    /// A marker replaces a marker. All of an empty one is known: not every server copies keys that end in `/`.
+    async fn copy_marker(&self, from: &ObjectKey, source: &ObjectInfo, to: &ObjectKey) -> Result<Etag> {
+        if source.size == 0 {
+            return self.store.put(to, Body::Bytes(Bytes::new()), &source.headers, &Condition::Always).await;
+        }
+        self.copy_version(from, &source.etag, source.size, to, &source.headers, &Condition::Always).await
     }
 }
 
