@@ -48,6 +48,7 @@ use self::control::Failure;
 use self::handle::Handles;
 use self::journal::Journal;
 use self::limits::Limits;
+use self::limits::disk::Unsealed;
 use self::spill::{Cut, Spills};
 use self::store::ObjectStore;
 use self::tree::{Ino, Tree};
@@ -173,6 +174,8 @@ pub(crate) struct Volume {
     pub(crate) cut: Cut,
     /// Parts of open files that only S3 has.
     pub(crate) spills: Spills,
+    /// Closed files that could not be sealed.
+    pub(crate) unsealed: Unsealed,
     pub(crate) reads: Reads,
     /// Whether the kernel reads complete files by itself.
     pub(crate) passthrough: AtomicBool,
@@ -221,6 +224,7 @@ impl Volume {
             limits: Limits::new(options.bounds),
             cut: Cut::default(),
             spills,
+            unsealed: Unsealed::default(),
             reads: Reads::default(),
             passthrough: AtomicBool::new(false),
             watched: Mutex::default(),

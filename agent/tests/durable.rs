@@ -11,6 +11,10 @@ mod bounds;
 mod conflicts;
 #[path = "durable/crash.rs"]
 mod crash;
+#[path = "durable/fsx.rs"]
+mod fsx;
+#[path = "common/fsx.rs"]
+mod fsx_program;
 #[path = "durable/history.rs"]
 mod history;
 #[path = "durable/load.rs"]
@@ -19,6 +23,8 @@ mod load;
 mod outage;
 #[path = "durable/place.rs"]
 mod place;
+#[path = "durable/repair.rs"]
+mod repair;
 
 /// The long form of a test's number when it is a soak, else the short one.
 fn soak<T>(short: T, long: T) -> T {

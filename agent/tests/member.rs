@@ -152,6 +152,32 @@ fn a_node_whose_certificate_is_refused_joins_again_with_the_same_key() {
 }
 
 #[test]
+fn a_coordinator_of_another_authority_is_told_nothing() {
+    with_machine(|mut coordinator, root| async move {
+        let impostor = Coordinator::start().await;
+        let path = root.path().join("etc/ec2mpi/agent.toml");
+        let config = std::fs::read_to_string(&path).unwrap();
+        let (theirs, ours) = (impostor.address.to_string(), coordinator.address.to_string());
+        std::fs::write(&path, config.replace(&ours, &theirs)).unwrap();
+        let agent = run_agent(root.path());
+        let tries = async {
+            while impostor.connections() < 3 {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(coordinator::LIMIT, tries).await.expect("the agent tries again and again");
+        assert!(!agent.is_finished(), "the right one may come back at this address");
+        agent.abort();
+        assert!(impostor.joins().is_empty(), "no document, no key, no request");
+        assert!(!root.path().join("var/lib/ec2mpi/join.json").exists());
+
+        std::fs::write(&path, config).unwrap();
+        let _agent = run_agent(root.path());
+        coordinator.session().await;
+    });
+}
+
+#[test]
 fn what_a_join_leaves_on_the_machine_is_complete_and_private_keys_are_private() {
     with_machine(|mut coordinator, root| async move {
         let _agent = run_agent(root.path());

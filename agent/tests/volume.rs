@@ -8,6 +8,8 @@ mod conflicts;
 mod durability;
 #[path = "volume/fsx.rs"]
 mod fsx;
+#[path = "common/fsx.rs"]
+mod fsx_program;
 #[path = "volume/lab.rs"]
 mod lab;
 #[path = "volume/names.rs"]

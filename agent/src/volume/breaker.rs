@@ -1,7 +1,8 @@
 //! Keeps programs from waiting for an S3 that is away.
 //!
 //! The first question that gets no answer in [`PATIENCE`] opens the breaker: for [`PAUSE`] every question fails at once,
-//! then the next one may try, for [`PROBE`] only. Any answer closes it.
+//! then the next one may try, for [`PROBE`] only. Who knows an older answer that will do waits only [`BRIEF`]; after that
+//! nobody who has one asks for [`PAUSE`], and the others do. Any answer closes it.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -13,6 +14,8 @@ use super::store::StoreError;
 
 /// How long a program waits for S3 in one operation.
 const PATIENCE: Duration = Duration::from_secs(25);
+/// How long a question waits for which there is an older answer.
+const BRIEF: Duration = Duration::from_secs(2);
 /// How long a question waits that is to find out whether S3 is back.
 const PROBE: Duration = Duration::from_secs(2);
 /// How long nobody asks.
@@ -20,10 +23,19 @@ const PAUSE: Duration = Duration::from_secs(3);
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(3);
 
+/// Until when who does not ask.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Pauses {
+    /// Nobody: S3 is away.
+    all: Option<Instant>,
+    /// Nobody who has an older answer.
+    brief: Option<Instant>,
+}
+
 /// Whether S3 is away, and until when nobody asks.
 #[derive(Debug, Default)]
 pub(crate) struct Breaker {
-    open_until: Mutex<Option<Instant>>,
+    pauses: Mutex<Pauses>,
 }
 
 impl Breaker {
@@ -57,29 +69,64 @@ impl Breaker {
         }
     }
 
+    /// What comes of a question, of a few calls at most. Where there is an `older` answer that will do, an error comes
+    /// soon.
+    pub(crate) async fn briefly<T>(&self, older: bool, question: impl Future<Output = Result<T>>) -> Result<T> {
+        if !older {
+            return question.await;
+        }
+        self.pauses.lock().allows_brief(Instant::now())?;
+        if let Ok(answer) = tokio::time::timeout(BRIEF, question).await {
+            return answer;
+        }
+        self.pause("no answer in time", |pauses, until| pauses.brief = Some(until));
+        Err(VolumeError::TimedOut)
+    }
+
     /// S3 has answered.
     pub(crate) fn close(&self) {
-        if self.open_until.lock().take().is_some() {
+        if std::mem::take(&mut *self.pauses.lock()) != Pauses::default() {
             tracing::info!("s3 answers again");
         }
     }
 
     /// Whether the last question got no answer.
     pub(crate) fn is_open(&self) -> bool {
-        self.open_until.lock().is_some()
+        *self.pauses.lock() != Pauses::default()
     }
 
     fn open(&self, error: &str) {
-        if self.open_until.lock().replace(Instant::now() + PAUSE).is_none() {
+        self.pause(error, |pauses, until| pauses.all = Some(until));
+    }
+
+    fn pause(&self, error: &str, set: impl Fn(&mut Pauses, Instant)) {
+        let mut pauses = self.pauses.lock();
+        if *pauses == Pauses::default() {
             tracing::warn!(error, "s3 is away");
         }
+        set(&mut pauses, Instant::now() + PAUSE);
     }
 
     fn patience(&self) -> Result<Duration> {
-        match *self.open_until.lock() {
+        self.pauses.lock().patience(Instant::now())
+    }
+}
+
+impl Pauses {
+    /// How long a question waits that is asked `now`.
+    fn patience(self, now: Instant) -> Result<Duration> {
+        match self.all {
             None => Ok(PATIENCE),
-            Some(until) if Instant::now() < until => Err(VolumeError::TimedOut),
+            Some(until) if now < until => Err(VolumeError::TimedOut),
             Some(_) => Ok(PROBE),
+        }
+    }
+
+    /// An error where a question is not asked `now` for which there is an older answer.
+    fn allows_brief(self, now: Instant) -> Result<()> {
+        match self.brief.max(self.all) {
+            Some(until) if now < until => Err(VolumeError::TimedOut),
+            Some(_) | None => Ok(()),
         }
     }
 }
@@ -102,7 +149,7 @@ mod tests {
     #[tokio::test]
     async fn one_waits_the_others_do_not_and_an_answer_heals() {
         let breaker = Breaker::default();
-        *breaker.open_until.lock() = Some(Instant::now() + Duration::from_secs(60));
+        breaker.pauses.lock().all = Some(Instant::now() + Duration::from_secs(60));
         let mut calls = 0;
         let refused = breaker
             .patiently(|| {
@@ -111,10 +158,24 @@ mod tests {
             })
             .await;
         assert!(refused.unwrap_err().is_away() && calls == 0);
-        *breaker.open_until.lock() = Some(Instant::now());
+        breaker.pauses.lock().all = Some(Instant::now());
         assert_eq!(breaker.patience().unwrap(), PROBE);
         breaker.patiently(|| async { Ok(()) }).await.unwrap();
         assert_eq!(breaker.patience().unwrap(), PATIENCE);
+    }
+
+    #[test]
+    fn who_has_an_older_answer_does_not_ask_again_soon_and_the_others_do() {
+        let breaker = Breaker::default();
+        breaker.pause("no answer", |pauses, until| pauses.brief = Some(until));
+        let (now, pauses) = (Instant::now(), *breaker.pauses.lock());
+        assert!(breaker.is_open() && pauses.allows_brief(now).is_err() && pauses.allows_brief(now + PAUSE).is_ok());
+        assert_eq!(pauses.patience(now).unwrap(), PATIENCE);
+        breaker.open("no answer");
+        let pauses = *breaker.pauses.lock();
+        assert!(pauses.allows_brief(now).is_err() && pauses.patience(now).is_err());
+        breaker.close();
+        assert!(!breaker.is_open() && breaker.pauses.lock().allows_brief(now).is_ok());
     }
 
     #[tokio::test]

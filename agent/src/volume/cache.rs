@@ -97,10 +97,7 @@ impl Cache {
 
     /// What lost+found says was to be done with its files.
     pub(crate) fn lost_notes(&self) -> io::Result<Vec<Vec<u8>>> {
-        let paths = std::fs::read_dir(&self.lost)?.map(|entry| entry.map(|entry| entry.path()));
-        let paths = paths.collect::<io::Result<Vec<PathBuf>>>()?;
-        let notes = paths.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "json"));
-        notes.map(std::fs::read).collect()
+        lost_notes(&self.lost)
     }
 
     /// Removes every data file that is not in `named`.
@@ -150,6 +147,14 @@ impl Cache {
         let (charge, exposure) = (Charge::none(self.usage.clone()), Exposure::none(self.usage.clone()));
         Ok(Arc::new(DataFile { id, path, file, frozen: self.frozen.clone(), charge, exposure }))
     }
+}
+
+/// What the files of a lost+found say was to be done with those beside them.
+pub(crate) fn lost_notes(lost: &Path) -> io::Result<Vec<Vec<u8>>> {
+    let paths = std::fs::read_dir(lost)?.map(|entry| entry.map(|entry| entry.path()));
+    let paths = paths.collect::<io::Result<Vec<PathBuf>>>()?;
+    let notes = paths.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "json"));
+    notes.map(std::fs::read).collect()
 }
 
 /// The next range from `at` on that is not a hole.

@@ -443,6 +443,16 @@ impl Journal {
         self.syncer.sync(position).await
     }
 
+    /// Whether the disk was too full for the space that is set aside.
+    pub fn is_short(&self) -> bool {
+        self.file.lock().is_short()
+    }
+
+    /// Sets space aside again.
+    pub fn reserve(&self) {
+        self.file.lock().reserve();
+    }
+
     /// Whether it is worth compacting: it has grown since it was last rewritten.
     pub fn is_long(&self) -> bool {
         self.file.lock().is_long()

@@ -4,6 +4,7 @@
 //! that S3 has go, the least recently read first; what S3 does not have never does. Over half of the bound of dirty bytes
 //! a writer sends parts of its file to S3 itself (`ops/spill`); at the bound it waits for room, and only then gets ENOSPC.
 
+pub(crate) mod disk;
 mod evict;
 
 use std::sync::Arc;

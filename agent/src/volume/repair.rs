@@ -7,7 +7,7 @@
 //! - conflict copies, for somebody to look at;
 //! - `.fuse_hidden*`, files that were deleted while open on an s3fs mount.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -17,7 +17,9 @@ use futures::{StreamExt, TryStreamExt};
 use serde::Serialize;
 
 use super::attr;
+use super::cache::lost_notes;
 use super::journal::{self, Op};
+use super::replay::named_spills;
 use super::spill;
 use super::store::retry::{RetryPolicy, Retrying};
 use super::store::s3::S3Store;
@@ -37,7 +39,8 @@ pub struct RepairArgs {
     /// Region of the bucket.
     #[arg(long)]
     pub region: Option<String>,
-    /// A cache directory of which no volume is mounted: list what its journal has not brought to S3.
+    /// A cache directory of which no volume is mounted: list what its journal has not brought to S3, and keep the spilled
+    /// parts that it needs for that.
     #[arg(long)]
     pub cache_dir: Option<PathBuf>,
     /// Remove unfinished uploads, spilled parts and files hidden by s3fs that are older than this many hours.
@@ -66,26 +69,37 @@ struct Findings {
     unfinished: Vec<String>,
     /// Files that could not be uploaded.
     lost: Vec<String>,
+    /// Bytes at the journal's end that are no whole record.
+    torn_bytes: usize,
     deleted: usize,
+}
+
+/// What a cache directory says.
+#[derive(Debug, Default)]
+struct Cached {
+    unfinished: Vec<String>,
+    lost: Vec<String>,
+    torn_bytes: usize,
+    /// Objects that its journal and its lost+found name.
+    spilled: HashSet<String>,
 }
 
 /// Looks, prints, and removes what it was told to.
 pub fn run(args: &RepairArgs) -> anyhow::Result<()> {
     let settings = super::mount::bucket_settings(&args.bucket, args.region.clone(), args.endpoint.clone())?;
+    // First: what cannot be read must not lose what it needs.
+    let cached = args.cache_dir.as_deref().map(look_at_cache).transpose()?.unwrap_or_default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut findings = runtime.block_on(async {
+    let findings = runtime.block_on(async {
         let store = S3Store::connect(settings).await.context("setting up the S3 client")?;
         let store: Arc<dyn ObjectStore> = Arc::new(Retrying::new(store, RetryPolicy::default()));
         let before = SystemTime::now() - Duration::from_secs(args.older_than_hours * 3600);
-        let mut findings = find(&*store, before).await.context("looking at the bucket")?;
+        let mut findings = find(&*store, before, cached).await.context("looking at the bucket")?;
         if args.delete {
             remove(&*store, &mut findings).await.context("removing what was left")?;
         }
         anyhow::Ok(findings)
     })?;
-    if let Some(cache_dir) = &args.cache_dir {
-        look_at_cache(cache_dir, &mut findings)?;
-    }
     match args.json {
         true => println!("{}", serde_json::to_string(&findings)?),
         false => print!("{}", describe(&findings, args)),
@@ -94,13 +108,17 @@ pub fn run(args: &RepairArgs) -> anyhow::Result<()> {
 }
 
 /// What there is; of what can be removed, only what was there before `before`.
-async fn find(store: &dyn ObjectStore, before: SystemTime) -> Result<Findings, StoreError> {
+async fn find(store: &dyn ObjectStore, before: SystemTime, cached: Cached) -> Result<Findings, StoreError> {
     let uploads = match store.multipart_list("").await {
         Err(StoreError::Refused(_, _)) => Vec::new(),
         result => result?,
     };
     let objects = list(store).await?;
+    let objects: Vec<ListedObject> =
+        objects.into_iter().filter(|object| !cached.spilled.contains(object.key.as_str())).collect();
     let mut findings = sort(&objects, &uploads, before);
+    (findings.unfinished, findings.lost) = (cached.unfinished, cached.lost);
+    findings.torn_bytes = cached.torn_bytes;
     findings.copied_twice = copied_twice(store, &objects).await?;
     Ok(findings)
 }
@@ -192,22 +210,25 @@ async fn remove(store: &dyn ObjectStore, findings: &mut Findings) -> Result<(), 
     Ok(())
 }
 
-/// The journal is only read.
-fn look_at_cache(dir: &Path, findings: &mut Findings) -> anyhow::Result<()> {
+/// Nothing is changed.
+fn look_at_cache(dir: &Path) -> anyhow::Result<Cached> {
     let path = dir.join("journal");
     anyhow::ensure!(path.is_file(), "{} is not the cache directory of a volume: it has no journal", dir.display());
-    let records = journal::file::read(&path).with_context(|| format!("reading {}", path.display()))?;
+    let (records, torn) = journal::file::look(&path).with_context(|| format!("reading {}", path.display()))?;
     let left = journal::unfinished(records);
-    findings.unfinished = left.values().map(|entry| say(&entry.op)).collect();
-    let lost = dir.join("lost+found");
-    for entry in std::fs::read_dir(&lost).with_context(|| format!("reading {}", lost.display()))? {
+    let lost_dir = dir.join("lost+found");
+    let reading = || format!("reading {}", lost_dir.display());
+    let spilled = named_spills(&left, &lost_notes(&lost_dir).with_context(reading)?);
+    let mut lost = Vec::new();
+    for entry in std::fs::read_dir(&lost_dir).with_context(reading)? {
         let path = entry?.path();
         if path.extension().is_none_or(|extension| extension != "json") {
-            findings.lost.push(path.display().to_string());
+            lost.push(path.display().to_string());
         }
     }
-    findings.lost.sort();
-    Ok(())
+    lost.sort();
+    let unfinished = left.values().map(|entry| say(&entry.op)).collect();
+    Ok(Cached { unfinished, lost, torn_bytes: torn.len(), spilled })
 }
 
 fn say(op: &Op) -> String {
@@ -244,6 +265,9 @@ fn describe(findings: &Findings, args: &RepairArgs) -> String {
         });
         section("could not be uploaded", findings.lost.clone());
     }
+    if findings.torn_bytes > 0 {
+        text.push_str(&format!("the journal ends in {} bytes that are no whole record\n", findings.torn_bytes));
+    }
     match args.delete {
         true => text.push_str(&format!("removed: {}\n", findings.deleted)),
         false => text.push_str("nothing was changed; --delete removes what the first three list\n"),
@@ -272,9 +296,12 @@ mod tests {
         store.insert("d/.fuse_hidden0001", "deleted", Headers::default());
         store.insert(".ec2mpi-spill/c/p/1", "part", Headers::default());
         let upload = store.multipart_begin(&ObjectKey::new("big"), &Headers::default()).await.unwrap();
-        let young = find(&store, SystemTime::now() - Duration::from_secs(3600)).await.unwrap();
+        let young = find(&store, SystemTime::now() - Duration::from_secs(3600), Cached::default()).await.unwrap();
         assert!(young.uploads.is_empty() && young.spilled.is_empty() && young.hidden.is_empty());
-        let mut findings = find(&store, SystemTime::now() + Duration::from_secs(1)).await.unwrap();
+        let later = SystemTime::now() + Duration::from_secs(1);
+        let needs = Cached { spilled: [".ec2mpi-spill/c/p/1".to_owned()].into(), ..Cached::default() };
+        assert!(find(&store, later, needs).await.unwrap().spilled.is_empty());
+        let mut findings = find(&store, later, Cached::default()).await.unwrap();
         assert_eq!(findings.uploads, [("big".to_owned(), upload)]);
         assert_eq!(findings.spilled, [".ec2mpi-spill/c/p/1"]);
         assert_eq!((findings.spilled_bytes, findings.hidden.as_slice()), (4, &["d/.fuse_hidden0001".to_owned()][..]));
@@ -289,16 +316,15 @@ mod tests {
     #[test]
     fn a_journal_tells_what_is_not_in_s3() {
         let dir = tempfile::tempdir().unwrap();
-        let mut findings = Findings::default();
-        assert!(look_at_cache(dir.path(), &mut findings).unwrap_err().to_string().contains("no journal"));
+        assert!(look_at_cache(dir.path()).unwrap_err().to_string().contains("no journal"));
         drop(crate::volume::cache::Cache::open(dir.path()).unwrap());
         let (journal, _) = journal::Journal::open(dir.path()).unwrap();
         let op = Op::RenameDir { from: "a".into(), to: "b".into(), attr: None };
         journal.append(&journal::Record::Begin { seq: journal::Seq(1), op, supersedes: vec![] }).unwrap();
         std::fs::write(dir.path().join("lost+found/1-x"), "x").unwrap();
         std::fs::write(dir.path().join("lost+found/1-x.json"), "{}").unwrap();
-        look_at_cache(dir.path(), &mut findings).unwrap();
-        assert_eq!(findings.unfinished, ["move a to b"]);
-        assert_eq!(findings.lost.len(), 1);
+        let cached = look_at_cache(dir.path()).unwrap();
+        assert_eq!(cached.unfinished, ["move a to b"]);
+        assert_eq!((cached.lost.len(), cached.torn_bytes), (1, 0));
     }
 }

@@ -22,9 +22,14 @@ pub(crate) fn needed(left: &BTreeMap<Seq, Unfinished>) -> HashSet<DataId> {
 
 /// The objects with spilled parts that journal and lost+found still need.
 pub(crate) fn needed_spills(left: &BTreeMap<Seq, Unfinished>, cache: &Cache) -> std::io::Result<HashSet<String>> {
-    let lost: Vec<Op> = cache.lost_notes()?.iter().filter_map(|note| serde_json::from_slice(note).ok()).collect();
+    Ok(named_spills(left, &cache.lost_notes()?))
+}
+
+/// The objects with spilled parts that operations, and the `notes` of lost+found, name.
+pub(crate) fn named_spills(left: &BTreeMap<Seq, Unfinished>, notes: &[Vec<u8>]) -> HashSet<String> {
+    let lost: Vec<Op> = notes.iter().filter_map(|note| serde_json::from_slice(note).ok()).collect();
     let ops = left.values().map(|entry| &entry.op).chain(&lost);
-    Ok(ops.flat_map(Op::spilled).map(|run| run.key.clone()).collect())
+    ops.flat_map(Op::spilled).map(|run| run.key.clone()).collect()
 }
 
 impl Volume {

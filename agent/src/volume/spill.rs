@@ -6,6 +6,7 @@
 //! queued upload that reads it. What a dead process left is deleted at the next start, unless the journal or lost+found
 //! names it.
 
+mod mark;
 mod sweep;
 
 use std::collections::BTreeMap;
@@ -15,9 +16,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
+use self::mark::Mark;
 use super::cache::extents::Extents;
 use super::store::Etag;
 
@@ -117,8 +119,41 @@ pub struct Run {
 /// Where the keys of objects go that are not needed any more.
 #[derive(Debug, Clone)]
 pub(crate) struct Trash {
-    keys: mpsc::UnboundedSender<String>,
+    keys: mpsc::UnboundedSender<Discarded>,
     frozen: Arc<AtomicBool>,
+    /// How many are on their way to be deleted.
+    waiting: watch::Sender<usize>,
+}
+
+impl Trash {
+    fn throw(&self, key: String) {
+        // Without a receiver the volume has ended, and the next start looks.
+        let _ = self.keys.send(Discarded { key, _waiting: Waiting::new(&self.waiting) });
+    }
+}
+
+/// An object that is to be deleted.
+#[derive(Debug)]
+struct Discarded {
+    key: String,
+    _waiting: Waiting,
+}
+
+/// As long as it lives, objects are on their way to be deleted.
+#[derive(Debug)]
+pub(crate) struct Waiting(watch::Sender<usize>);
+
+impl Waiting {
+    fn new(count: &watch::Sender<usize>) -> Self {
+        count.send_modify(|waiting| *waiting += 1);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.send_modify(|waiting| *waiting = waiting.saturating_sub(1));
+    }
 }
 
 /// An object with parts.
@@ -140,8 +175,7 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         if !self.kept.load(Ordering::SeqCst) && !self.trash.frozen.load(Ordering::SeqCst) {
-            // Without a receiver the volume has ended, and the next start looks.
-            let _ = self.trash.keys.send(std::mem::take(&mut self.key));
+            self.trash.throw(std::mem::take(&mut self.key));
         }
     }
 }
@@ -253,41 +287,40 @@ pub(crate) struct Spills {
     /// And below this those of this one.
     own: String,
     trash: Trash,
-    discarded: Mutex<Option<mpsc::UnboundedReceiver<String>>>,
-    /// The file that says that there may be objects.
-    mark: std::path::PathBuf,
-    marked: AtomicBool,
+    discarded: Mutex<Option<mpsc::UnboundedReceiver<Discarded>>>,
+    mark: Mark,
 }
 
 impl Spills {
     /// `dir`: the cache directory, which tells one volume's objects from another's.
     pub(crate) fn open(dir: &std::path::Path, frozen: Arc<AtomicBool>) -> std::io::Result<Self> {
-        let mark = dir.join("spills");
-        let known = match std::fs::read_to_string(&mark) {
-            Ok(text) => text.trim().parse::<Uuid>().ok(),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-            Err(error) => return Err(error),
-        };
-        let prefix = format!("{DIRECTORY}/{}", known.unwrap_or_else(Uuid::new_v4).simple());
+        let mark = Mark::open(&dir.join("spills"))?;
+        let prefix = format!("{DIRECTORY}/{}", mark.id.simple());
         let (keys, discarded) = mpsc::unbounded_channel();
         Ok(Self {
             own: format!("{prefix}/{}", Uuid::new_v4().simple()),
             prefix,
-            trash: Trash { keys, frozen },
+            trash: Trash { keys, frozen, waiting: watch::Sender::new(0) },
             discarded: Mutex::new(Some(discarded)),
             mark,
-            marked: AtomicBool::new(known.is_some()),
         })
     }
 
     /// A key for a new object. From the first one on the next start will look for what is left.
     pub(crate) fn new_key(&self) -> std::io::Result<String> {
-        if !self.marked.load(Ordering::SeqCst) {
-            let id = self.prefix.rsplit('/').next().unwrap_or_default();
-            crate::durable::overwrite(&self.mark, 0o600, id.as_bytes())?;
-            self.marked.store(true, Ordering::SeqCst);
-        }
+        self.mark.set()?;
         Ok(format!("{}/{}", self.own, Uuid::new_v4().simple()))
+    }
+
+    /// As long as the answer lives, [`Spills::swept`] waits: an operation ends, and objects may go with it.
+    pub(crate) fn discarding(&self) -> Waiting {
+        Waiting::new(&self.trash.waiting)
+    }
+
+    /// Returns when each object that is not needed any more was deleted, or S3 would not.
+    pub(crate) async fn swept(&self) {
+        // The sender lives as long as this.
+        let _ = self.trash.waiting.subscribe().wait_for(|waiting| *waiting == 0).await;
     }
 
     /// The object `key`, deleted with its last owner.

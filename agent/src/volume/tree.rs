@@ -63,6 +63,8 @@ pub(crate) struct Question {
     pub(crate) asked: Asked,
     /// What it was, as far as known.
     pub(crate) hint: Hint,
+    /// What [`Tree::remembers`] will do where S3 does not answer soon.
+    pub(crate) older: bool,
 }
 
 /// When S3 was asked.
@@ -136,6 +138,12 @@ impl Tree {
     /// Whether it is no older than `grace`, if that is longer than what is trusted anyway.
     pub(crate) fn is_fresh_within(&self, stamp: Option<Stamp>, grace: Duration) -> bool {
         stamp.is_some_and(|stamp| stamp.epoch == self.epoch && stamp.at.elapsed() < self.ttl.max(grace))
+    }
+
+    /// Whether S3's word of then will do where it does not answer soon: not one of an earlier epoch, and none where every
+    /// open asks.
+    pub(crate) fn will_do(&self, stamp: Option<Stamp>) -> bool {
+        !self.ttl.is_zero() && stamp.is_some_and(|stamp| stamp.epoch == self.epoch)
     }
 
     /// Nothing that S3 said before this is trusted any more.
@@ -212,27 +220,28 @@ impl Tree {
     /// What is known about a name without asking.
     pub(crate) fn knows(&self, parent: Ino, name: &str) -> Result<Known> {
         let dir = self.get(parent)?.dir()?;
-        let hint = match dir.children.get(name) {
+        let (hint, stamp) = match dir.children.get(name) {
             Some(Child::Node(ino)) => {
                 let node = self.get(*ino)?;
                 if self.is_local(node) || self.is_fresh(node.checked) {
                     return Ok(Known::Node(*ino));
                 }
-                if node.is_dir() { Hint::Unknown } else { Hint::File }
+                (if node.is_dir() { Hint::Unknown } else { Hint::File }, node.checked)
             }
             Some(Child::Gone(seq)) if self.is_outstanding(Some(*seq)) => return Ok(Known::Absent),
             Some(Child::Absent(stamp)) if self.is_fresh(Some(*stamp)) => return Ok(Known::Absent),
-            Some(Child::Listed(Listed::File { .. })) => Hint::File,
-            Some(Child::Gone(_) | Child::Absent(_) | Child::Listed(Listed::Dir)) => Hint::Unknown,
+            Some(Child::Absent(stamp)) => (Hint::Unknown, Some(*stamp)),
+            Some(Child::Listed(Listed::File { .. })) => (Hint::File, None),
+            Some(Child::Gone(_) | Child::Listed(Listed::Dir)) => (Hint::Unknown, None),
             None if self.is_fresh(dir.listed) => return Ok(Known::Absent),
-            None => Hint::Unknown,
+            None => (Hint::Unknown, dir.listed),
         };
         let paths: Vec<String> = self.places(parent).iter().map(|place| join(place, name)).collect();
         if paths.is_empty() {
             // Nobody else has a part in this directory yet: what is known is all there is.
             return Ok(self.child(parent, name).map_or(Known::Absent, Known::Node));
         }
-        Ok(Known::Ask(Question { paths, asked: self.ask(), hint }))
+        Ok(Known::Ask(Question { paths, asked: self.ask(), hint, older: self.will_do(stamp) }))
     }
 
     /// What was known about a name the last time S3 answered.

@@ -62,7 +62,7 @@ impl Volume {
             Known::Absent => return Err(VolumeError::NotFound),
             Known::Ask(question) => question,
         };
-        match self.ask(&question).await {
+        match self.breaker.briefly(question.older, self.ask(&question)).await {
             Ok(found) => {
                 self.tree().adopt(parent, name, &question, found, self.options.owner)?.ok_or(VolumeError::NotFound)
             }
@@ -167,36 +167,41 @@ impl Volume {
 
     /// Brings the names of a directory up to date; `force` asks S3 even when they are fresh.
     pub(crate) async fn list(&self, dir: Ino, force: bool) -> Result<()> {
-        let (places, asked) = {
+        let (places, asked, older) = {
             let tree = self.tree();
-            let node = tree.get(dir)?;
-            if !force && tree.is_fresh(node.dir()?.listed) {
+            let listed = tree.get(dir)?.dir()?.listed;
+            if !force && tree.is_fresh(listed) {
                 return Ok(());
             }
-            (tree.places(dir), tree.ask())
+            (tree.places(dir), tree.ask(), !force && tree.will_do(listed))
         };
         if places.is_empty() {
             // Nobody else has a part in this directory yet: the names that are known are all there are.
             return Ok(());
         }
-        let mut entries = BTreeMap::new();
-        for place in &places {
-            match self.list_place(place, &mut entries).await {
-                Err(error) if error.is_away() && !force && self.tree().get(dir)?.dir()?.listed.is_some() => {
-                    tracing::debug!(%dir, %error, "s3 is away, serving an unverified listing");
-                    return Ok(());
-                }
-                result => result?,
+        match self.list_places(&places, older).await {
+            Err(error) if error.is_away() && !force && self.tree().get(dir)?.dir()?.listed.is_some() => {
+                tracing::debug!(%dir, %error, "s3 is away, serving an unverified listing");
+                Ok(())
             }
+            listing => self.tree().adopt_listing(dir, &listing?, asked),
         }
-        self.tree().adopt_listing(dir, &entries, asked)
     }
 
-    async fn list_place(&self, place: &str, entries: &mut BTreeMap<String, Listed>) -> Result<()> {
+    async fn list_places(&self, places: &[String], older: bool) -> Result<BTreeMap<String, Listed>> {
+        let mut entries = BTreeMap::new();
+        for place in places {
+            self.list_place(place, older, &mut entries).await?;
+        }
+        Ok(entries)
+    }
+
+    async fn list_place(&self, place: &str, older: bool, entries: &mut BTreeMap<String, Listed>) -> Result<()> {
         let prefix = directory_key(place);
         let mut token = None;
         loop {
-            let page = self.breaker.patiently(|| self.store.list(&prefix, Some('/'), token.as_deref(), PAGE)).await?;
+            let list = || self.store.list(&prefix, Some('/'), token.as_deref(), PAGE);
+            let page = self.breaker.briefly(older, self.breaker.patiently(list)).await?;
             collect(&page, &prefix, self.options.compat_dir, entries);
             match page.next {
                 Some(next) => token = Some(next),

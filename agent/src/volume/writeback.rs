@@ -354,9 +354,11 @@ impl Volume {
         loop {
             let error = match self.perform(seq, op).await {
                 Ok(performed) => {
+                    let discarding = self.spills.discarding();
                     if let Some(ino) = self.finish(seq, performed) {
                         self.release_spilled(ino).await;
                     }
+                    drop(discarding);
                     return self.make_room(0).await;
                 }
                 Err(error) => error,

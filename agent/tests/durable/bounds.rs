@@ -64,7 +64,7 @@ fn rate(bytes: u64, begun: Instant) -> u64 {
 }
 
 #[test]
-fn soak_a_file_larger_than_the_cache_goes_in_and_out() {
+fn a_file_larger_than_the_cache_goes_in_and_out() {
     let (size, cache) = soak((320 * MIB, 96 * MIB), (4096 * MIB, 512 * MIB));
     let place = Place::new("stream");
     let (cache_text, memory_text) = (cache.to_string(), (128 * MIB).to_string());
@@ -166,8 +166,51 @@ impl Drop for Small<'_> {
     }
 }
 
+/// Files of 5 MB, one after the other, until the disk is full. How many were closed.
+fn fill(root: &Path) -> usize {
+    let mut closed = 0;
+    let error = loop {
+        match fs::write(root.join(format!("f{closed}")), five_megabytes(closed).bytes()) {
+            Ok(()) => closed += 1,
+            Err(error) => break error,
+        }
+        assert!(closed < 100, "a small disk holds {closed} files of 5 MB");
+    };
+    assert_eq!(error.kind(), ErrorKind::StorageFull, "{error}");
+    assert!(closed > 3, "{closed}");
+    closed
+}
+
+fn five_megabytes(number: usize) -> Content {
+    Content { length: 5_000_000, seed: number as u64 }
+}
+
 #[test]
-fn soak_a_full_disk_is_an_error_before_it_is_a_loss() {
+fn what_was_closed_on_a_full_disk_goes_up_by_itself() {
+    let place = Place::new("closed-full");
+    let cache = place.dir.path().join("cache-a");
+    let _small = Small::mount(&cache, 32 * MIB);
+    let mut agent = place.start("a", &[], &[]);
+    assert!(agent.is_ready());
+    assert_eq!(fs::read_dir(&agent.root).unwrap().count(), 0);
+    place.lab.set(Faults { outage: Some(Outage::Reset), ..Faults::default() });
+    let closed = fill(&agent.root);
+    place.lab.set(Faults::default());
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while agent.status().status.dirty_files > 0 {
+        assert!(Instant::now() < deadline, "{:?}", agent.status());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    for number in 0..closed {
+        assert!(place.object(&format!("f{number}")).unwrap() == five_megabytes(number).bytes(), "f{number}");
+    }
+    // The one that did not fit was closed, too: with what was written of it.
+    let cut = place.object(&format!("f{closed}")).unwrap();
+    assert!(five_megabytes(closed).bytes().starts_with(&cut));
+}
+
+#[test]
+fn a_full_disk_is_an_error_before_it_is_a_loss() {
     let place = Place::new("full");
     let cache = place.dir.path().join("cache-a");
     let _small = Small::mount(&cache, 64 * MIB);
@@ -175,19 +218,10 @@ fn soak_a_full_disk_is_an_error_before_it_is_a_loss() {
     assert!(agent.is_ready());
     assert_eq!(fs::read_dir(&agent.root).unwrap().count(), 0);
     place.lab.set(Faults { outage: Some(Outage::Reset), ..Faults::default() });
-    let content = |number: usize| Content { length: 5_000_000, seed: number as u64 };
-    let mut closed = 0;
-    let error = loop {
-        match fs::write(agent.root.join(format!("f{closed}")), content(closed).bytes()) {
-            Ok(()) => closed += 1,
-            Err(error) => break error,
-        }
-        assert!(closed < 100, "64 MiB hold {closed} files of 5 MB");
-    };
-    assert_eq!(error.kind(), ErrorKind::StorageFull, "{error}");
-    assert!(closed > 3, "{closed}");
+    let closed = fill(&agent.root);
     for number in 0..closed {
-        assert!(fs::read(agent.root.join(format!("f{number}"))).unwrap() == content(number).bytes(), "f{number}");
+        let bytes = fs::read(agent.root.join(format!("f{number}"))).unwrap();
+        assert!(bytes == five_megabytes(number).bytes(), "f{number}");
     }
     // Killed while it is full, too.
     agent.kill();
@@ -198,7 +232,7 @@ fn soak_a_full_disk_is_an_error_before_it_is_a_loss() {
     let answer = agent.drain();
     assert!(answer.ok && answer.status.failed_files == 0, "{answer:?}");
     for number in 0..closed {
-        assert!(place.object(&format!("f{number}")).unwrap() == content(number).bytes(), "f{number}");
+        assert!(place.object(&format!("f{number}")).unwrap() == five_megabytes(number).bytes(), "f{number}");
     }
     println!("a disk of 64 MiB held {closed} files of 5 MB, then said ENOSPC; all of them are in S3");
     // With S3 there, what is larger than the disk just goes through it.

@@ -13,7 +13,7 @@ use ec2mpi_agent::volume::control::{self, Answer, Request};
 use ec2mpi_agent::volume::mount::{MountedVolume, mount_with};
 use ec2mpi_agent::volume::store::retry::{RetryPolicy, Retrying};
 use ec2mpi_agent::volume::store::s3::{S3Settings, S3Store};
-use ec2mpi_agent::volume::store::{ObjectKey, ObjectStore, StoreError};
+use ec2mpi_agent::volume::store::{Condition, ObjectKey, ObjectStore, StoreError};
 use ec2mpi_local_cloud::bucket::{self, KeyGrant, KeySource};
 use ec2mpi_tests::lab::Lab;
 use nix::mount::{MntFlags, umount2};
@@ -86,6 +86,17 @@ impl Place {
         }
     }
 
+    /// What is mounted: bucket and prefix.
+    pub(crate) fn source(&self) -> String {
+        format!("{}/{}", self.bucket, self.prefix)
+    }
+
+    /// Deletes an object, past the lab.
+    pub(crate) fn remove(&self, key: &str) {
+        let store = self.store();
+        self.runtime.block_on(store.delete(&ObjectKey::new(key), &Condition::Always)).unwrap();
+    }
+
     /// All keys of the volume, past the lab.
     pub(crate) fn keys(&self) -> Vec<String> {
         let store = self.store();
@@ -142,7 +153,7 @@ impl Place {
             .arg("--control")
             .arg(&socket)
             .args(arguments)
-            .arg(format!("{}/{}", self.bucket, self.prefix))
+            .arg(self.source())
             .arg(&root)
             .envs(environment.iter().copied())
             .stdin(Stdio::null())

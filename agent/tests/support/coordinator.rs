@@ -10,7 +10,7 @@ use std::time::Duration;
 use ec2mpi_proto::id::{ClusterId, LaunchId};
 use ec2mpi_proto::v1::agent_service_server::{AgentService, AgentServiceServer};
 use ec2mpi_proto::v1::*;
-use futures::Stream;
+use futures::{Stream, StreamExt};
 use parking_lot::Mutex;
 use rcgen::{BasicConstraints, CertificateParams, CertificateSigningRequestParams, IsCa, Issuer, KeyPair};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -45,6 +45,7 @@ pub(crate) struct Copy {
 struct Script {
     joins: Vec<JoinRequest>,
     refuse_session: bool,
+    connections: usize,
 }
 
 /// The fake itself.
@@ -93,7 +94,9 @@ impl Coordinator {
             copies: to_copies,
         };
         let router = Server::builder().tls_config(tls).unwrap().add_service(AgentServiceServer::new(service));
-        tokio::spawn(router.serve_with_incoming(TcpListenerStream::new(listener)));
+        let counted = script.clone();
+        let incoming = TcpListenerStream::new(listener).inspect(move |_| counted.lock().connections += 1);
+        tokio::spawn(router.serve_with_incoming(incoming));
         Self { address, cluster_id, ca_pem, script, sessions, copies }
     }
 
@@ -112,6 +115,11 @@ impl Coordinator {
     /// The joins so far; the first of them was answered with UNAVAILABLE.
     pub(crate) fn joins(&self) -> Vec<JoinRequest> {
         self.script.lock().joins.clone()
+    }
+
+    /// How many connections were opened so far, whatever became of them.
+    pub(crate) fn connections(&self) -> usize {
+        self.script.lock().connections
     }
 
     /// Whether new sessions are answered with PERMISSION_DENIED.

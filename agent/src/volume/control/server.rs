@@ -18,6 +18,8 @@ use crate::volume::tree::Place;
 const MAX_REQUEST_BYTES: u64 = 64 * 1024;
 /// How long a client may take to say what it wants.
 const REQUEST_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a drain waits, in the end, for spilled parts of what was uploaded to be deleted.
+const SWEEP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Listens at `path`, for its owner only. A socket that a dead process left is replaced.
 pub(crate) fn listen(path: &Path) -> anyhow::Result<UnixListener> {
@@ -119,6 +121,8 @@ impl Volume {
         for seq in self.queue.outstanding(|_| true) {
             self.wait_for(seq, patience).await?;
         }
+        // Parts that S3 does not delete now are deleted later; everything is in S3 all the same.
+        let _ = tokio::time::timeout(SWEEP_PATIENCE, self.spills.swept()).await;
         Ok(())
     }
 

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use super::{Position, Record};
 use crate::durable;
 use crate::volume::failpoint;
+use crate::volume::limits::is_full;
 
 const MAGIC: &[u8; 8] = b"EC2MPIJL";
 /// Raised when a reader of the old version would misunderstand the new. 2: special files, and other headers in `Amend`.
@@ -36,24 +37,32 @@ pub struct JournalFile {
     length: u64,
     /// Disk space up to here is taken.
     reserved: u64,
+    /// The disk was too full for more.
+    is_short: bool,
     /// Bytes appended since the start of the process.
     position: u64,
 }
 
 /// All whole records of the journal at `path`; none when there is no file. A torn end is copied to `journal.torn`.
 pub fn read(path: &Path) -> io::Result<Vec<Record>> {
+    let (records, torn) = look(path)?;
+    if !torn.is_empty() {
+        tracing::warn!(path = %path.display(), bytes = torn.len(), "the journal has a torn end");
+        durable::overwrite(&torn_path(path), 0o600, &torn)?;
+    }
+    Ok(records)
+}
+
+/// All whole records of the journal at `path`, and the bytes of its torn end. Nothing is changed.
+pub fn look(path: &Path) -> io::Result<(Vec<Record>, Vec<u8>)> {
     let mut bytes = Vec::new();
     match File::open(path) {
         Ok(mut file) => file.read_to_end(&mut bytes)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), Vec::new())),
         Err(error) => return Err(error),
     };
     let (records, whole) = decode(&bytes)?;
-    if whole < bytes.len() {
-        tracing::warn!(path = %path.display(), whole, length = bytes.len(), "the journal has a torn end");
-        durable::overwrite(&torn_path(path), 0o600, &bytes[whole..])?;
-    }
-    Ok(records)
+    Ok((records, bytes.split_off(whole)))
 }
 
 fn torn_path(path: &Path) -> PathBuf {
@@ -128,10 +137,14 @@ impl JournalFile {
         failpoint::hit(failpoint::JOURNAL_REWRITTEN);
         let file = OpenOptions::new().append(true).open(path)?;
         let length = content.len() as u64;
-        let mut journal =
-            Self { path: path.to_owned(), file, first_length: length, length, reserved: length, position: 0 };
+        Ok(Self::at(path, file, length))
+    }
+
+    fn at(path: &Path, file: File, length: u64) -> Self {
+        let (path, first_length, reserved) = (path.to_owned(), length, length);
+        let mut journal = Self { path, file, first_length, length, reserved, is_short: false, position: 0 };
         journal.reserve();
-        Ok(journal)
+        journal
     }
 
     /// Goes on with the journal as it is; a torn end is cut off.
@@ -141,19 +154,25 @@ impl JournalFile {
         if file.metadata()?.len() > length {
             file.set_len(length)?;
         }
-        let path = path.to_owned();
-        Ok(Self { path, file, first_length: length, length, reserved: length, position: 0 })
+        Ok(Self::at(path, file, length))
     }
 
     /// Takes disk space ahead of time: when data fill the disk, what becomes of them can still be written down. Where
     /// the file system has no such thing, appending may fail instead.
-    fn reserve(&mut self) {
+    pub fn reserve(&mut self) {
         let flags = nix::fcntl::FallocateFlags::FALLOC_FL_KEEP_SIZE;
         let end = self.length + 2 * RESERVE_BYTES;
-        let (Ok(start), Ok(bytes)) = (i64::try_from(self.reserved), i64::try_from(end - self.reserved)) else { return };
-        if nix::fcntl::fallocate(&self.file, flags, start, bytes).is_ok() {
-            self.reserved = end;
+        let start = self.reserved.max(self.length);
+        let (Ok(start), Ok(bytes)) = (i64::try_from(start), i64::try_from(end - start)) else { return };
+        match nix::fcntl::fallocate(&self.file, flags, start, bytes) {
+            Ok(()) => (self.reserved, self.is_short) = (end, false),
+            Err(error) => self.is_short = is_full(&error.into()),
         }
+    }
+
+    /// Whether the disk was too full for space ahead.
+    pub fn is_short(&self) -> bool {
+        self.is_short
     }
 
     /// [`JournalFile::rewrite`] of a journal in use; positions go on.

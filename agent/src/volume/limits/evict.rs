@@ -32,13 +32,17 @@ impl Volume {
 
     /// Drops parts until the cache takes at most `target` bytes, or nothing more may go.
     pub(crate) async fn evict(&self, target: u64) {
-        // Somebody who does it already does it for all.
-        let Ok(_evicting) = self.limits.evicting.try_lock() else { return };
+        // Somebody who does it already perhaps does it for all.
+        let _evicting = self.limits.evicting.lock().await;
+        let usage = self.cache.usage();
+        let is_enough = || usage.clean() + usage.dirty() <= target;
+        if is_enough() {
+            return;
+        }
         let mut candidates = self.candidates().await;
         candidates.sort_by_key(|candidate| candidate.last_use);
-        let usage = self.cache.usage();
         for candidate in candidates {
-            if usage.clean() + usage.dirty() <= target {
+            if is_enough() {
                 return;
             }
             self.drop_part(&candidate).await;

@@ -13,6 +13,7 @@ use crate::volume::cache::usage::Hold;
 use crate::volume::content::{Content, State};
 use crate::volume::error::{Result, VolumeError};
 use crate::volume::handle::Handle;
+use crate::volume::limits::disk::Room;
 use crate::volume::limits::is_full;
 use crate::volume::passthrough::{Access, How, Register};
 use crate::volume::spill::Spilled;
@@ -108,14 +109,12 @@ impl Volume {
             return Err(VolumeError::Local(std::io::Error::from_raw_os_error(libc::EFBIG)));
         }
         self.admit_dirty(&content, bytes.len() as u64).await?;
-        match self.write_cached(ino, &content, &range, bytes, unprivileged).await {
-            Err(VolumeError::Local(error)) if is_full(&error) => {
-                // The disk is smaller than the bounds.
-                self.evict(0).await;
-                self.spill_any(&content).await;
-                self.write_cached(ino, &content, &range, bytes, unprivileged).await
+        let mut room = Room::new();
+        loop {
+            match self.write_cached(ino, &content, &range, bytes, unprivileged).await {
+                Err(VolumeError::Local(error)) if is_full(&error) => room.make(self, &content, error).await?,
+                result => return result,
             }
-            result => result,
         }
     }
 
@@ -297,6 +296,9 @@ impl Volume {
         let Some(Handle::File { ino, write, content }) = self.handles.remove(handle) else { return Ok(()) };
         content.way.lock().leave();
         let sealed = if write { self.seal(ino).await.map(drop) } else { Ok(()) };
+        if let Err(error) = &sealed {
+            self.seal_later(ino, error);
+        }
         let mut tree = self.tree();
         if let Ok(node) = tree.get_mut(ino) {
             node.opens = node.opens.saturating_sub(1);

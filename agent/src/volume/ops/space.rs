@@ -11,7 +11,11 @@ use super::data::MAX_FILE_BYTES;
 use crate::volume::Volume;
 use crate::volume::cache::DataFile;
 use crate::volume::cache::usage::Hold;
+use crate::volume::content::Content;
 use crate::volume::error::{Result, VolumeError};
+use crate::volume::limits::disk::Room;
+use crate::volume::limits::is_full;
+use crate::volume::tree::Ino;
 
 /// Zeros written at a time where the cache's file system cannot make them by itself.
 const ZEROS: usize = 1 << 20;
@@ -73,11 +77,21 @@ impl Volume {
             return Err(VolumeError::Local(std::io::Error::from_raw_os_error(libc::EFBIG)));
         }
         self.admit_dirty(&content, range.end - range.start).await?;
-        let mut state = self.writable(ino, &content, range.clone()).await?;
+        let mut room = Room::new();
+        loop {
+            match self.allocate_cached(ino, &content, &range, space).await {
+                Err(VolumeError::Local(error)) if is_full(&error) => room.make(self, &content, error).await?,
+                result => return result,
+            }
+        }
+    }
+
+    async fn allocate_cached(&self, ino: Ino, content: &Content, range: &Range<u64>, space: Space) -> Result<()> {
+        let mut state = self.writable(ino, content, range.clone()).await?;
         let data = state.data.clone().ok_or(VolumeError::Stale)?;
-        let size = space.size(state.size, &range);
-        state.note_touched(&self.cut, &range);
-        change_room(&data, &range, space, state.size)?;
+        let size = space.size(state.size, range);
+        state.note_touched(&self.cut, range);
+        change_room(&data, range, space, state.size)?;
         if size > state.size {
             data.file.set_len(size)?;
             state.resize(&self.cut, size);

@@ -34,7 +34,7 @@ fn ask(tree: &Tree, parent: Ino, name: &str) -> Question {
 }
 
 fn answer(tree: &mut Tree, name: &str, found: Option<Found>) -> Option<Ino> {
-    let question = Question { paths: vec![], asked: tree.ask(), hint: Hint::Unknown };
+    let question = Question { paths: vec![], asked: tree.ask(), hint: Hint::Unknown, older: false };
     tree.adopt(Ino::ROOT, name, &question, found, OWNER).unwrap()
 }
 
@@ -86,7 +86,7 @@ fn an_epoch_ends_trust_but_not_local_state() {
 #[test]
 fn an_answer_from_before_the_epoch_is_not_trusted_after_it() {
     let mut tree = tree();
-    let question = Question { paths: vec![], asked: tree.ask(), hint: Hint::Unknown };
+    let question = Question { paths: vec![], asked: tree.ask(), hint: Hint::Unknown, older: false };
     tree.raise_epoch();
     tree.adopt(Ino::ROOT, "a", &question, found("a", "1"), OWNER).unwrap();
     ask(&tree, Ino::ROOT, "a");
