@@ -4,8 +4,8 @@
 //! inodes) and on `content` (bytes in the `cache`), asks S3 through `version` (names, attributes) and `fetch` (bytes),
 //! and what changes is written to the [`journal`] and handed to `writeback`, which alone changes S3.
 //!
-//! Locks, in order: `Content::fetching`, `Content::state`, `Content::way`, the tree, the write-back table, the journal's file. The last
-//! three are never held across an await.
+//! Locks, in order: `Content::state`, `Content::flights` and `Content::way`, the tree, the write-back table, the journal's
+//! file. All but the first are never held across an await.
 
 pub mod attr;
 pub(crate) mod breaker;
@@ -35,7 +35,7 @@ pub(crate) mod writeback;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
@@ -161,6 +161,8 @@ type Invalidate = Box<dyn Fn(&[Ino]) + Send + Sync>;
 
 /// One mounted volume: everything the operations share.
 pub(crate) struct Volume {
+    /// Itself, for tasks.
+    pub(crate) this: OnceLock<Weak<Self>>,
     pub(crate) store: Arc<dyn ObjectStore>,
     pub(crate) options: Options,
     tree: Mutex<Tree>,
@@ -215,6 +217,7 @@ impl Volume {
     ) -> std::io::Result<Self> {
         let spills = Spills::open(&options.cache_dir, cache.frozen())?;
         Ok(Self {
+            this: OnceLock::new(),
             store,
             tree: Mutex::new(root_tree(&options)),
             cache,
@@ -239,6 +242,13 @@ impl Volume {
             invalidate: OnceLock::new(),
             options,
         })
+    }
+
+    /// From now on it can start tasks of its own.
+    pub(crate) fn share(self) -> Arc<Self> {
+        let volume = Arc::new(self);
+        let _ = volume.this.set(Arc::downgrade(&volume));
+        volume
     }
 
     /// Whether the attributes of the root are kept in S3.

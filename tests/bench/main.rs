@@ -112,7 +112,8 @@ fn bench(args: &Args) -> anyhow::Result<()> {
     let plan = settings(args);
     let minutes = args.minutes.unwrap_or(if args.quick { 7.0 } else { 38.0 });
     for (index, (setting, rounds, core_only)) in plan.iter().enumerate() {
-        let scenes: Vec<Scene> = chosen.iter().filter(|scene| scene.core || !core_only).cloned().collect();
+        let scenes: Vec<Scene> =
+            chosen.iter().filter(|scene| scene.core || !core_only || !args.scenes.is_empty()).cloned().collect();
         let share = if index == 0 { FIRST_SHARE } else { (1.0 - FIRST_SHARE) * index as f64 / (plan.len() - 1) as f64 };
         let until = if index == 0 { share } else { FIRST_SHARE + share };
         let until = if plan.len() == 1 { 1.0 } else { until };

@@ -8,33 +8,32 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::{Mutex, RwLock};
+use tokio::sync::RwLock;
 
 use super::cache::DataFile;
 use super::cache::extents::Extents;
+use super::fetch::Flights;
 use super::journal::Seq;
 use super::passthrough::Way;
 use super::spill::{Cut, Spilled};
 
-/// The bytes of one inode. Lock order: `fetching`, then `state`, then the tree.
+/// The bytes of one inode. Lock order: `state`, then one of the others, then the tree.
 #[derive(Debug)]
 pub(crate) struct Content {
     pub(crate) state: RwLock<State>,
-    /// Held while bytes are fetched, so that each is fetched once.
-    pub(crate) fetching: Mutex<Window>,
+    /// What is being fetched, and is to be.
+    pub(crate) flights: parking_lot::Mutex<Flights>,
     /// How the kernel has it open. Locked after `state`.
     pub(crate) way: parking_lot::Mutex<Way>,
     /// When each part was last read.
     used: parking_lot::Mutex<BTreeMap<u64, Instant>>,
 }
 
-/// How far sequential readers are read ahead for.
-#[derive(Debug, Default)]
-pub(crate) struct Window {
-    /// Where the last fetch ended.
-    pub(crate) end: u64,
-    /// Bytes of the last fetch.
-    pub(crate) length: u64,
+/// How far a file had come with its changes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moment {
+    open: Option<Seq>,
+    writes: u64,
 }
 
 #[derive(Debug, Default)]
@@ -63,7 +62,7 @@ impl Content {
     fn new(state: State) -> Arc<Self> {
         Arc::new(Self {
             state: RwLock::new(state),
-            fetching: Mutex::default(),
+            flights: parking_lot::Mutex::default(),
             way: parking_lot::Mutex::default(),
             used: parking_lot::Mutex::default(),
         })
@@ -118,6 +117,16 @@ impl State {
     /// Whether the cache file has all of `range` that the file has.
     pub(crate) fn has(&self, range: Range<u64>) -> bool {
         self.present.contains(self.clamp(range))
+    }
+
+    pub(crate) fn moment(&self) -> Moment {
+        Moment { open: self.open, writes: self.writes }
+    }
+
+    /// Whether bytes of `range` that were to be fetched at `then` are still what `data` lacks.
+    pub(crate) fn is_still(&self, cut: &Cut, data: &Arc<DataFile>, range: &Range<u64>, then: Moment) -> bool {
+        let same = self.data.as_ref().is_some_and(|now| Arc::ptr_eq(now, data)) && self.open == then.open;
+        same && cut.indices(range).all(|index| self.written.get(&index).is_none_or(|written| *written <= then.writes))
     }
 
     /// `range` is about to be written to: what was read of its parts before is old.

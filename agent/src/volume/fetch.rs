@@ -1,6 +1,11 @@
 //! Reads that miss: bytes of one version, pinned by its ETag, into the cache file.
 //!
-//! A small file comes whole; of a large one, a sequential reader gets a window that doubles.
+//! A reader waits for what he asked for, in a piece of its own; what comes after it is fetched behind his back
+//! ([`ahead`], by the [`pattern`] of the file's readers). Whatever is under way is fetched once ([`flights`]).
+
+mod ahead;
+mod flights;
+mod pattern;
 
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
@@ -8,72 +13,117 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
+use tokio::sync::watch;
 
+pub(crate) use self::flights::Flights;
 use super::Volume;
 use super::cache::DataFile;
-use super::content::{Content, State, Window};
+use super::content::{Content, Moment, State};
 use super::error::{Result, VolumeError};
 use super::limits::is_full;
 use super::spill::{Place, Spilled};
 use super::store::{Etag, ObjectKey, StoreError};
 use super::tree::Ino;
 
-/// One ranged GET.
-const PIECE: u64 = 4 << 20;
-/// Files up to this size are fetched whole at their first miss.
-const WHOLE: u64 = 32 << 20;
-const FIRST_WINDOW: u64 = 8 << 20;
-const LARGEST_WINDOW: u64 = 64 << 20;
-/// GETs of one file at a time.
+/// The largest ranged GET.
+pub(crate) const PIECE: u64 = 4 << 20;
+/// What a reader waits for is a multiple of this.
+const STEP: u64 = 256 << 10;
+/// Of files up to this size a reader waits for all.
+const SMALL: u64 = 1 << 20;
+/// Pieces of one file that are waited for at a time.
 const PARALLEL: usize = 8;
 /// How often a version is looked for again when it was moved, or got new headers, meanwhile: several operations on one
 /// file may be on their way.
 const MOVES: usize = 8;
+/// How often bytes are fetched again that were evicted or changed before they were read.
+const TURNS: usize = 100;
 
-/// Bytes to be fetched: from the inode's object, or from one of this volume's own.
+/// Bytes on their way: from the inode's object, or from one of this volume's own.
 #[derive(Debug)]
-struct Piece {
+struct Flight {
+    content: Arc<Content>,
     range: Range<u64>,
     spilled: Option<Place>,
+    /// When the file was as it was to be fetched.
+    moment: Moment,
+    /// Dropped last: then those who wait go on.
+    _landed: watch::Sender<()>,
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.content.flights.lock().land(&self.range);
+    }
 }
 
 impl Volume {
     /// Returns when `range` of the inode's version is in its cache file, for now. [`VolumeError::Stale`] when somebody
     /// else replaced the object and these bytes were not fetched before.
-    pub(crate) async fn ensure(&self, ino: Ino, content: &Content, range: Range<u64>) -> Result<()> {
+    pub(crate) async fn ensure(&self, ino: Ino, content: &Arc<Content>, range: Range<u64>) -> Result<()> {
         content.note_use(&self.cut, &range);
-        let mut window = content.fetching.lock().await;
-        let (pieces, size) = {
-            let mut state = content.state.write().await;
-            self.forget_spilled(ino, &mut state);
-            if state.has(range.clone()) {
-                return Ok(());
+        for _ in 0..TURNS {
+            let (others, own) = {
+                let mut state = content.state.write().await;
+                self.forget_spilled(ino, &mut state);
+                let gaps = state.present.missing(state.clamp(range.clone()));
+                if gaps.is_empty() {
+                    return Ok(());
+                }
+                self.board(content, &state, &gaps)
+            };
+            let mut own =
+                futures::stream::iter(own).map(|flight| self.fly(ino, content, flight)).buffer_unordered(PARALLEL);
+            while own.try_next().await?.is_some() {}
+            for mut other in others {
+                // The sender is dropped when the flight has landed.
+                let _ = other.changed().await;
             }
-            let gaps = state.present.missing(widen(&state.clamp(range), state.size, &mut window));
-            (self.pieces(&state, &gaps), state.size)
-        };
-        // Before, and not after: what was fetched must stay until it is read.
-        self.make_room(pieces.iter().map(|piece| piece.range.end - piece.range.start).sum()).await;
-        let data = self.data_file(content, size).await?;
-        let mut fetched = futures::stream::iter(pieces)
-            .map(|piece| self.fetch_piece(ino, content, &data, piece))
-            .buffer_unordered(PARALLEL);
-        while fetched.try_next().await?.is_some() {}
-        Ok(())
+        }
+        Err(VolumeError::TimedOut)
+    }
+
+    /// Those to wait for, and flights for what nobody fetches yet.
+    fn board(
+        &self,
+        content: &Arc<Content>,
+        state: &State,
+        gaps: &[Range<u64>],
+    ) -> (Vec<watch::Receiver<()>>, Vec<Flight>) {
+        let mut flights = content.flights.lock();
+        let others = gaps.iter().flat_map(|gap| flights.waiters(gap)).collect();
+        let mut own = Vec::new();
+        for wanted in gaps.iter().map(|gap| around(gap, state.size)) {
+            for gap in state.present.missing(wanted) {
+                for piece in flights.free(&gap).iter().flat_map(|free| self.pieces(state, free)) {
+                    own.push(self.take_off(content, &mut flights, state, piece));
+                }
+            }
+        }
+        (others, own)
+    }
+
+    /// A flight for `piece`, which is in one part if the file has spilled ones.
+    fn take_off(&self, content: &Arc<Content>, flights: &mut Flights, state: &State, piece: Range<u64>) -> Flight {
+        let spilled = state.spilled.get(self.cut.index(piece.start)).cloned();
+        let (moment, landed) = (state.moment(), flights.begin(&piece));
+        Flight { content: content.clone(), range: piece, spilled, moment, _landed: landed }
     }
 
     /// Returns when all of the inode's version is in its cache file, or spilled.
-    pub(crate) async fn ensure_all(&self, ino: Ino, content: &Content) -> Result<()> {
+    pub(crate) async fn ensure_all(&self, ino: Ino, content: &Arc<Content>) -> Result<()> {
         loop {
-            let gap = {
+            let gaps: Vec<Range<u64>> = {
                 let state = content.state.read().await;
                 let gaps = state.present.missing(0..state.size);
-                gaps.into_iter().find(|gap| !self.cut.indices(gap).all(|index| state.spilled.get(index).is_some()))
+                let gaps = gaps.iter().flat_map(|gap| self.pieces(&state, gap));
+                gaps.filter(|gap| state.spilled.get(self.cut.index(gap.start)).is_none()).collect()
             };
-            match gap {
-                Some(gap) => self.ensure(ino, content, gap).await?,
-                None => return Ok(()),
+            if gaps.is_empty() {
+                return Ok(());
             }
+            let fetches = futures::stream::iter(gaps).map(|gap| self.ensure(ino, content, gap));
+            fetches.buffer_unordered(PARALLEL).try_collect::<()>().await?;
         }
     }
 
@@ -93,49 +143,48 @@ impl Volume {
         }
     }
 
-    fn pieces(&self, state: &State, gaps: &[Range<u64>]) -> Vec<Piece> {
-        let whole = gaps.iter().flat_map(split);
+    /// A gap in pieces, none of them in two parts if some are spilled.
+    fn pieces(&self, state: &State, gap: &Range<u64>) -> Vec<Range<u64>> {
+        let whole = split(gap);
         if state.spilled.is_empty() {
-            return whole.map(|range| Piece { range, spilled: None }).collect();
+            return whole;
         }
-        let parts = whole.flat_map(|range| {
-            let parts = self.cut.indices(&range);
-            parts.map(move |index| (index, range.clone()))
-        });
-        let clip = |(index, range): (u64, Range<u64>)| {
+        let clip = |range: &Range<u64>, index| {
             let part = self.cut.range(index);
-            let range = range.start.max(part.start)..range.end.min(part.end);
-            Piece { range, spilled: state.spilled.get(index).cloned() }
+            range.start.max(part.start)..range.end.min(part.end)
         };
-        parts.map(clip).collect()
+        whole.iter().flat_map(|range| self.cut.indices(range).map(|index| clip(range, index))).collect()
     }
 
-    async fn data_file(&self, content: &Content, size: u64) -> Result<Arc<DataFile>> {
+    async fn data_file(&self, content: &Content) -> Result<Arc<DataFile>> {
         let mut state = content.state.write().await;
         if let Some(data) = &state.data {
             return Ok(data.clone());
         }
         let data = self.cache.create()?;
-        data.file.set_len(size)?;
+        data.file.set_len(state.size)?;
         state.data = Some(data.clone());
         Ok(data)
     }
 
-    async fn fetch_piece(&self, ino: Ino, content: &Content, data: &Arc<DataFile>, piece: Piece) -> Result<()> {
-        let length = piece.range.end - piece.range.start;
+    async fn fly(&self, ino: Ino, content: &Content, flight: Flight) -> Result<()> {
+        let length = flight.range.end - flight.range.start;
         // Twice: the client gathers what it reads, and hands it over in one.
         let _memory = self.limits.memory(2 * length).await?;
-        let bytes = match &piece.spilled {
-            Some(place) => self.fetch_spilled(place, &piece.range).await?,
-            None => self.fetch_version(ino, &piece.range).await?,
+        // Before, and not after: what was fetched must stay until it is read.
+        self.make_room(length).await;
+        let data = self.data_file(content).await?;
+        let bytes = match &flight.spilled {
+            Some(place) => self.fetch_spilled(place, &flight.range).await?,
+            None => self.fetch_version(ino, &flight.range).await?,
         };
         if bytes.len() as u64 != length {
             return Err(VolumeError::Stale);
         }
-        match self.keep(content, data, &piece.range, &bytes).await {
+        match self.keep(content, &data, &flight, &bytes).await {
             Err(error) if is_full(&error) => {
                 self.evict(0).await;
-                Ok(self.keep(content, data, &piece.range, &bytes).await?)
+                Ok(self.keep(content, &data, &flight, &bytes).await?)
             }
             result => Ok(result?),
         }
@@ -201,38 +250,41 @@ impl Volume {
         Ok(())
     }
 
-    /// Puts what was fetched into the cache file, where that still lacks it and the file still has it.
+    /// Puts what was fetched into the cache file, where that still lacks it and the file still has it. Readers go on
+    /// meanwhile; whoever changes the file waits.
     async fn keep(
         &self,
         content: &Content,
         data: &Arc<DataFile>,
-        range: &Range<u64>,
+        flight: &Flight,
         bytes: &Bytes,
     ) -> std::io::Result<()> {
-        let mut state = content.state.write().await;
-        if !state.data.as_ref().is_some_and(|now| Arc::ptr_eq(now, data)) {
-            return Ok(());
+        {
+            let state = content.state.read().await;
+            if !state.is_still(&self.cut, data, &flight.range, flight.moment) {
+                return Ok(());
+            }
+            let within = |at: u64| usize::try_from(at - flight.range.start).map_err(std::io::Error::other);
+            for gap in state.present.missing(state.clamp(flight.range.clone())) {
+                data.file.write_all_at(&bytes[within(gap.start)?..within(gap.end)?], gap.start)?;
+            }
         }
-        for gap in state.present.missing(state.clamp(range.clone())) {
-            let within = |at: u64| usize::try_from(at - range.start).map_err(std::io::Error::other);
-            data.file.write_all_at(&bytes[within(gap.start)?..within(gap.end)?], gap.start)?;
-            state.present.insert(gap);
+        let mut state = content.state.write().await;
+        if state.is_still(&self.cut, data, &flight.range, flight.moment) {
+            let there = state.clamp(flight.range.clone());
+            state.present.insert(there);
+            content.note_use(&self.cut, &flight.range);
         }
         data.remeasure()
     }
 }
 
-/// What to fetch for a reader who misses `range`.
-fn widen(range: &Range<u64>, size: u64, window: &mut Window) -> Range<u64> {
-    if size <= WHOLE {
+/// What a reader is made to wait for who misses `gap`.
+fn around(gap: &Range<u64>, size: u64) -> Range<u64> {
+    if size <= SMALL {
         return 0..size;
     }
-    let sequential = window.length > 0 && range.start >= window.end.saturating_sub(PIECE) && range.start <= window.end;
-    let length = if sequential { (window.length * 2).min(LARGEST_WINDOW) } else { FIRST_WINDOW };
-    let start = range.start / PIECE * PIECE;
-    let end = range.end.max(start + length).next_multiple_of(PIECE).min(size);
-    *window = Window { end, length };
-    start..end
+    gap.start / STEP * STEP..gap.end.next_multiple_of(STEP).min(size)
 }
 
 fn split(gap: &Range<u64>) -> Vec<Range<u64>> {
@@ -250,17 +302,12 @@ fn split(gap: &Range<u64>) -> Vec<Range<u64>> {
 mod tests {
     use super::*;
 
-    const SIZE: u64 = 1 << 30;
-
     #[test]
-    fn small_files_come_whole_and_windows_double() {
-        let mut window = Window::default();
-        assert_eq!(widen(&(10..20), 1000, &mut window), 0..1000);
-        assert_eq!(widen(&(0..4096), SIZE, &mut window), 0..FIRST_WINDOW);
-        assert_eq!(widen(&(FIRST_WINDOW..FIRST_WINDOW + 1), SIZE, &mut window), FIRST_WINDOW..3 * FIRST_WINDOW);
-        let far = 100 * PIECE + 5;
-        assert_eq!(widen(&(far..far + 1), SIZE, &mut window), 100 * PIECE..100 * PIECE + FIRST_WINDOW);
-        assert_eq!(widen(&(SIZE - 1..SIZE), SIZE, &mut window).end, SIZE);
+    fn a_reader_waits_for_little() {
+        assert_eq!(around(&(10..20), 1000), 0..1000);
+        assert_eq!(around(&(10..20), 1 << 30), 0..STEP);
+        assert_eq!(around(&(STEP - 1..STEP + 1), 1 << 30), 0..2 * STEP);
+        assert_eq!(around(&(2 << 20..(2 << 20) + 5), (2 << 20) + 7), 2 << 20..(2 << 20) + 7);
     }
 
     #[test]

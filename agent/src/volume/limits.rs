@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::Volume;
 use super::content::Content;
 use super::error::{Result, VolumeError};
+use super::fetch::PIECE;
 use super::tree::{Ino, Kind};
 
 /// How long a writer waits for room at the dirty limit before it gets ENOSPC.
@@ -23,6 +24,8 @@ const DIRTY_PATIENCE: Duration = Duration::from_secs(25);
 const DIRTY_POLL: Duration = Duration::from_millis(50);
 /// Dirty bytes may take so much of the cache at most: what is read needs room too.
 const DIRTY_PERCENT: u64 = 75;
+/// Requests that S3 is asked for ahead of readers, all together.
+const MOST_AHEAD: usize = 16;
 /// Memory is counted in units of this.
 const MEMORY_UNIT: u64 = 64 << 10;
 
@@ -58,6 +61,11 @@ impl Bounds {
         self.cache_bytes / 4
     }
 
+    /// Together they take half of the memory at most: who waits for his bytes finds some.
+    fn pieces_ahead(&self) -> usize {
+        usize::try_from(self.memory_bytes / 2 / (2 * PIECE)).unwrap_or(MOST_AHEAD).clamp(1, MOST_AHEAD)
+    }
+
     fn memory_units(&self) -> usize {
         // A request of the kernel, and a piece of a fetch twice, must fit.
         usize::try_from(self.memory_bytes.max(16 << 20) / MEMORY_UNIT).unwrap_or(Semaphore::MAX_PERMITS)
@@ -69,6 +77,8 @@ impl Bounds {
 pub(crate) struct Limits {
     memory: Arc<Semaphore>,
     memory_units: usize,
+    /// Pieces that are fetched before anybody asked for them.
+    ahead: Arc<Semaphore>,
     /// Held by the one who makes room in the cache.
     evicting: tokio::sync::Mutex<()>,
 }
@@ -76,7 +86,17 @@ pub(crate) struct Limits {
 impl Limits {
     pub(crate) fn new(bounds: Bounds) -> Self {
         let memory_units = bounds.memory_units();
-        Self { memory: Arc::new(Semaphore::new(memory_units)), memory_units, evicting: tokio::sync::Mutex::default() }
+        Self {
+            memory: Arc::new(Semaphore::new(memory_units)),
+            memory_units,
+            ahead: Arc::new(Semaphore::new(bounds.pieces_ahead())),
+            evicting: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Waits until one more piece may be fetched before anybody asked for it.
+    pub(crate) async fn ahead(&self) -> Result<OwnedSemaphorePermit> {
+        self.ahead.clone().acquire_owned().await.map_err(|_| VolumeError::Closing)
     }
 
     /// Waits until `bytes` of file data may be in memory; they may as long as the permit lives.

@@ -87,7 +87,7 @@ impl World {
         let spills = replay::needed_spills(&left, &cache).expect("a lost+found");
         let mut volume = Volume::new(store, options, cache, journal).expect("a volume");
         volume.cut = CUT;
-        let volume = Arc::new(volume);
+        let volume = volume.share();
         volume.replay(left).expect("a replay");
         runtime.spawn(volume.clone().write_back());
         runtime.spawn(volume.clone().sweep_spills(spills));

@@ -23,6 +23,8 @@ use crate::volume::{Options, Volume, replay};
 
 /// Threads that read requests of the kernel.
 const FUSE_THREADS: usize = 4;
+/// What the kernel reads ahead: one request of the largest size.
+const READAHEAD_KIB: u32 = 1024;
 /// Threads that run operations.
 const WORKERS: usize = 4;
 /// How long tasks may take to notice the end.
@@ -67,9 +69,10 @@ pub(super) fn mount_on(
     }
     let spills = replay::needed_spills(&left, &cache).context("reading lost+found")?;
     let volume = Volume::new(store, options, cache, journal).context("opening the cache directory")?;
-    let volume = Arc::new(volume);
+    let volume = volume.share();
     volume.replay(left).context("replaying the journal")?;
     let session = fuse_session(&volume, &runtime)?;
+    widen_readahead(&volume.options.dir);
     let notifier = session.notifier();
     let forget = move |known: &[Ino]| {
         for ino in known {
@@ -136,6 +139,16 @@ fn fuse_session(volume: &Arc<Volume>, runtime: &Runtime) -> anyhow::Result<Backg
     let adapter = Adapter::new(volume.clone(), runtime.handle().clone());
     let dir = &volume.options.dir;
     fuser::spawn_mount(adapter, dir, &config).with_context(|| format!("mounting at {}", dir.display()))
+}
+
+/// The kernel asks for at most 128 KiB at a time unless it is told otherwise, which only root may do.
+fn widen_readahead(dir: &Path) {
+    let Ok(stat) = nix::sys::stat::stat(dir) else { return };
+    let (major, minor) = (nix::sys::stat::major(stat.st_dev), nix::sys::stat::minor(stat.st_dev));
+    let setting = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
+    if let Err(error) = std::fs::write(&setting, READAHEAD_KIB.to_string()) {
+        tracing::debug!(setting, %error, "the kernel reads in small requests");
+    }
 }
 
 impl MountedVolume {

@@ -66,7 +66,6 @@ impl Volume {
     /// Zero when it is not for S3 to do.
     async fn copy_on_server(&self, from: u64, to: u64, length: u64) -> Result<u64> {
         let ((source, _, _), (target, content, _)) = (self.file(from)?, self.file(to)?);
-        let _fetching = content.fetching.lock().await;
         let mut state = content.state.write().await;
         let Some(plan) = self.plan_copy(source, target, &state, length)? else { return Ok(0) };
         match self.send_copy(&plan).await {

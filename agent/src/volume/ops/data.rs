@@ -56,7 +56,7 @@ impl Volume {
 
     /// S3 keeps no old versions: what is small is fetched before somebody can replace it. The kernel looks the name up
     /// again when this version is gone already. Without S3 the reading will tell.
-    async fn fetch_small(&self, ino: Ino, content: &Content) -> Result<()> {
+    async fn fetch_small(&self, ino: Ino, content: &Arc<Content>) -> Result<()> {
         let size = content.state.read().await.size;
         if size > SMALL {
             return Ok(());
@@ -87,16 +87,18 @@ impl Volume {
         let (ino, content, _) = self.file(handle)?;
         let asked = offset..offset.saturating_add(length.into());
         content.note_use(&self.cut, &asked);
-        if let Some(bytes) = read_cached(&content, asked.clone()).await? {
-            self.reads.hits.fetch_add(1, Ordering::Relaxed);
-            return Ok(bytes);
-        }
-        self.reads.misses.fetch_add(1, Ordering::Relaxed);
+        let mut found = read_cached(&content, asked.clone()).await?;
+        let counter = if found.is_some() { &self.reads.hits } else { &self.reads.misses };
+        counter.fetch_add(1, Ordering::Relaxed);
         loop {
-            self.ensure(ino, &content, asked.clone()).await?;
-            if let Some(bytes) = read_cached(&content, asked.clone()).await? {
-                return Ok(bytes);
+            if let Some(found) = found {
+                if !found.complete {
+                    self.read_ahead(ino, &content, &found.range, found.size);
+                }
+                return Ok(found.bytes);
             }
+            self.ensure(ino, &content, asked.clone()).await?;
+            found = read_cached(&content, asked.clone()).await?;
         }
     }
 
@@ -124,7 +126,7 @@ impl Volume {
     async fn write_cached(
         &self,
         ino: Ino,
-        content: &Content,
+        content: &Arc<Content>,
         range: &Range<u64>,
         bytes: &[u8],
         unprivileged: bool,
@@ -182,7 +184,6 @@ impl Volume {
 
     /// Forgets the bytes of a file that is about to be rewritten, so that they are not fetched first.
     async fn discard(&self, content: &Content) -> Result<()> {
-        let _fetching = content.fetching.lock().await;
         let mut state = content.state.write().await;
         if state.dirty {
             return Ok(());
@@ -203,7 +204,7 @@ impl Volume {
     pub(super) async fn writable<'a>(
         &self,
         ino: Ino,
-        content: &'a Content,
+        content: &'a Arc<Content>,
         range: Range<u64>,
     ) -> Result<RwLockWriteGuard<'a, State>> {
         for _ in 0..PREPARATIONS {
@@ -223,7 +224,7 @@ impl Volume {
     }
 
     /// Fetches what a write to `range` needs.
-    async fn prepare(&self, ino: Ino, content: &Content, range: &Range<u64>) -> Result<()> {
+    async fn prepare(&self, ino: Ino, content: &Arc<Content>, range: &Range<u64>) -> Result<()> {
         let parts = {
             let mut state = content.state.write().await;
             self.forget_spilled(ino, &mut state);
@@ -335,12 +336,21 @@ impl Volume {
     }
 }
 
+/// Bytes that were asked for.
+struct Found {
+    bytes: Vec<u8>,
+    range: Range<u64>,
+    /// The cache file has all of the file.
+    complete: bool,
+    size: u64,
+}
+
 /// The bytes, if the cache file has them all.
-async fn read_cached(content: &Content, asked: Range<u64>) -> Result<Option<Vec<u8>>> {
+async fn read_cached(content: &Content, asked: Range<u64>) -> Result<Option<Found>> {
     let state = content.state.read().await;
-    let range = state.clamp(asked);
+    let (range, size) = (state.clamp(asked), state.size);
     if range.is_empty() {
-        return Ok(Some(Vec::new()));
+        return Ok(Some(Found { bytes: Vec::new(), range, complete: true, size }));
     }
     if !state.present.contains(range.clone()) {
         return Ok(None);
@@ -349,5 +359,5 @@ async fn read_cached(content: &Content, asked: Range<u64>) -> Result<Option<Vec<
     let length = usize::try_from(range.end - range.start).map_err(|_| VolumeError::Invalid("a read that large"))?;
     let mut bytes = vec![0; length];
     data.file.read_exact_at(&mut bytes, range.start)?;
-    Ok(Some(bytes))
+    Ok(Some(Found { bytes, range, complete: state.present.contains(0..size), size }))
 }

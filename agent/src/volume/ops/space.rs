@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
@@ -86,7 +87,7 @@ impl Volume {
         }
     }
 
-    async fn allocate_cached(&self, ino: Ino, content: &Content, range: &Range<u64>, space: Space) -> Result<()> {
+    async fn allocate_cached(&self, ino: Ino, content: &Arc<Content>, range: &Range<u64>, space: Space) -> Result<()> {
         let mut state = self.writable(ino, content, range.clone()).await?;
         let data = state.data.clone().ok_or(VolumeError::Stale)?;
         let size = space.size(state.size, range);

@@ -154,7 +154,7 @@ impl Volume {
     }
 
     /// Returns when every byte of a file is in the cache, or in an object of ours.
-    pub(crate) async fn complete(&self, ino: Ino, content: &Content) -> Result<()> {
+    pub(crate) async fn complete(&self, ino: Ino, content: &Arc<Content>) -> Result<()> {
         let incomplete = {
             let state = content.state.read().await;
             (!state.spilled.completes(&self.cut, &state.present, state.size)).then_some(state.size)
@@ -168,7 +168,7 @@ impl Volume {
 
     /// A large file of which the cache has only some, or none, is not fetched before it is written to: S3 makes a copy of
     /// this version for us alone, and all parts are spilled.
-    async fn snapshot(&self, ino: Ino, content: &Content) -> Result<()> {
+    async fn snapshot(&self, ino: Ino, content: &Arc<Content>) -> Result<()> {
         let size = self.tree().get(ino)?.remote.as_ref().ok_or(VolumeError::Stale)?.size;
         let key = self.spills.new_key()?;
         let (to, headers) = (ObjectKey::new(&key), Headers::default());

@@ -100,7 +100,6 @@ impl Volume {
         let content = self.tree().get(ino)?.content()?;
         let whole = 0..bytes.len() as u64;
         content.note_use(&self.cut, &whole);
-        let _fetching = content.fetching.lock().await;
         self.make_room(whole.end).await;
         let mut state = content.state.write().await;
         // What is dirty or sealed is not this version any more.

@@ -1,0 +1,86 @@
+//! Which bytes of a file are on their way from S3, so that nobody fetches them twice.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use tokio::sync::watch;
+
+use super::pattern::Pattern;
+
+/// Bytes on their way, and what is to be fetched after them.
+#[derive(Debug, Default)]
+pub(crate) struct Flights {
+    /// By their start; they do not overlap.
+    under_way: BTreeMap<u64, (u64, watch::Receiver<()>)>,
+    pub(super) pattern: Pattern,
+    /// What is to be fetched ahead.
+    pub(super) plan: Vec<Range<u64>>,
+    /// Somebody does it.
+    pub(super) driven: bool,
+}
+
+impl Flights {
+    /// What of `range` nobody fetches yet, in order.
+    pub(super) fn free(&self, range: &Range<u64>) -> Vec<Range<u64>> {
+        let mut free = Vec::new();
+        let mut at = range.start;
+        for taken in self.over(range) {
+            if taken.start > at {
+                free.push(at..taken.start);
+            }
+            at = at.max(taken.end);
+        }
+        if at < range.end {
+            free.push(at..range.end);
+        }
+        free
+    }
+
+    /// Nothing is fetched ahead until somebody reads on.
+    pub(super) fn give_up(&mut self) {
+        self.plan.clear();
+        self.pattern.give_up();
+    }
+
+    fn over(&self, range: &Range<u64>) -> impl Iterator<Item = Range<u64>> {
+        let first = self.under_way.range(..=range.start).next_back().map_or(range.start, |(start, _)| *start);
+        let (start, end) = (range.start, range.end);
+        let near = self.under_way.range(first..end.max(first)).map(|(start, (end, _))| *start..*end);
+        near.filter(move |taken| taken.end > start)
+    }
+
+    /// `range` is being fetched until [`Flights::land`]; those who wait are woken when the answer is dropped.
+    pub(super) fn begin(&mut self, range: &Range<u64>) -> watch::Sender<()> {
+        let (landed, waiting) = watch::channel(());
+        self.under_way.insert(range.start, (range.end, waiting));
+        landed
+    }
+
+    pub(super) fn land(&mut self, range: &Range<u64>) {
+        self.under_way.remove(&range.start);
+    }
+
+    /// Ends when the flights that have bytes of `range` have landed.
+    pub(super) fn waiters(&self, range: &Range<u64>) -> Vec<watch::Receiver<()>> {
+        self.over(range).filter_map(|taken| Some(self.under_way.get(&taken.start)?.1.clone())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_under_way_is_not_free() {
+        let mut flights = Flights::default();
+        let one = flights.begin(&(10..20));
+        let _two = flights.begin(&(30..40));
+        assert_eq!(flights.free(&(0..50)), [0..10, 20..30, 40..50]);
+        assert_eq!(flights.free(&(12..18)), []);
+        assert_eq!(flights.free(&(15..45)), [20..30, 40..45]);
+        assert_eq!((flights.waiters(&(0..10)).len(), flights.waiters(&(19..31)).len()), (0, 2));
+        drop(one);
+        flights.land(&(10..20));
+        assert_eq!(flights.free(&(0..45)), [0..30, 40..45]);
+    }
+}
