@@ -130,13 +130,14 @@ fn an_open_file_reads_one_version() {
 #[test]
 fn bytes_of_a_replaced_version_that_were_never_fetched_are_an_error() {
     let lab = Lab::new();
-    lab.insert("f", &pattern(50 << 20, 1));
+    // More than what is fetched whole as soon as somebody reads it.
+    lab.insert("f", &pattern(80 << 20, 1));
     let mount = lab.mount();
     let old = File::open(mount.path("f")).unwrap();
     let mut head = vec![0; 1000];
     old.read_exact_at(&mut head, 0).unwrap();
-    lab.insert("f", &pattern(50 << 20, 2));
-    let error = old.read_exact_at(&mut head, 45 << 20).unwrap_err();
+    lab.insert("f", &pattern(80 << 20, 2));
+    let error = old.read_exact_at(&mut head, 75 << 20).unwrap_err();
     assert!(matches!(error.raw_os_error(), Some(libc::ESTALE | libc::EIO)), "{error}");
 }
 
