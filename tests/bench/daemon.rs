@@ -15,7 +15,7 @@ use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::procs;
+use crate::{guard, procs};
 
 const START: Duration = Duration::from_secs(60);
 const END: Duration = Duration::from_secs(60);
@@ -33,6 +33,7 @@ impl Daemon {
         let out = File::options().create(true).append(true).open(log)?;
         let err = out.try_clone()?;
         command.stdin(Stdio::null()).stdout(out).stderr(err).process_group(0);
+        let _leave = guard::starting();
         let child = command.spawn().with_context(|| format!("starting {:?}", command.get_program()))?;
         Ok(Self { child, log: log.to_owned() })
     }

@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -33,6 +33,8 @@ impl Ground {
         signals.thread_block().context("blocking signals")?;
         let mut made = Vec::new();
         for parent in [disk, server] {
+            // The kernel tells of mounts and programs by their whole paths.
+            let parent = &std::path::absolute(parent)?;
             fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
             remove_orphans(parent);
             let directory = parent.join(format!("{PREFIX}{}", std::process::id()));
@@ -47,6 +49,8 @@ impl Ground {
         std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
             if let Ok(signal) = signals.wait() {
                 eprintln!("{signal}: cleaning up");
+                // What would be started from now on would be overlooked.
+                let _nothing_more = starting();
                 directories.iter().for_each(|directory| host::remove(directory, None));
                 std::process::exit(130);
             }
@@ -76,6 +80,14 @@ fn remove_orphans(parent: &Path) {
             host::remove(&directory, None);
         }
     }
+}
+
+/// Held while a program is started, and by the end of the run.
+static STARTING: Mutex<()> = Mutex::new(());
+
+/// Leave to start a program that mentions a directory of the run; never given once the run is being cleared away.
+pub(crate) fn starting() -> MutexGuard<'static, ()> {
+    STARTING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The work that runs now.
