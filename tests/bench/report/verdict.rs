@@ -41,7 +41,7 @@ impl Measure {
     }
 
     fn is_sure(&self, value: f64) -> bool {
-        let far = value > self.bound * 2.0 || value < self.bound / 2.0;
+        let far = value >= self.bound * 2.0 || value <= self.bound / 2.0;
         match self.ratio.and_then(|ratio| ratio.low.zip(ratio.high)) {
             Some((low, high)) => low > self.bound || high < self.bound,
             None => far || self.ratio.is_none() && self.samples >= ENOUGH,
