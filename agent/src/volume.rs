@@ -39,6 +39,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use self::attr::{Attr, Owner};
@@ -54,6 +55,9 @@ use self::store::ObjectStore;
 use self::tree::{Ino, Tree};
 use self::version::contested::Contested;
 use self::writeback::Queue;
+
+/// Names asked about at a time, ahead of whoever wants to know.
+const PARALLEL_QUESTIONS: usize = 128;
 
 /// Whom `O_EXCL` excludes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -178,6 +182,8 @@ pub(crate) struct Volume {
     /// Closed files that could not be sealed.
     pub(crate) unsealed: Unsealed,
     pub(crate) reads: Reads,
+    /// Names that are asked about ahead of somebody, at a time.
+    pub(crate) asking: Semaphore,
     /// Names that somebody else replaces while they are opened here.
     pub(crate) contested: Contested,
     /// Whether the kernel reads complete files by itself.
@@ -229,6 +235,7 @@ impl Volume {
             spills,
             unsealed: Unsealed::default(),
             reads: Reads::default(),
+            asking: Semaphore::new(PARALLEL_QUESTIONS),
             contested: Contested::default(),
             passthrough: AtomicBool::new(false),
             watched: Mutex::default(),

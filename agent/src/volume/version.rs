@@ -183,6 +183,12 @@ impl Volume {
         {
             return Ok(Some(found(path, seen)));
         }
+        // A marker says it all: the directory hides an object of the same name.
+        if hint == Hint::Dir
+            && let Some(marker) = self.head(&directory_key(path)).await?
+        {
+            return Ok(Some(Found::Dir { marker: Some(marker) }));
+        }
         let (file, directory) = tokio::join!(self.look_at(path, whole), self.ask_directory(path));
         match (directory?, file?) {
             // A marker of another form tells more than that there are keys below.
