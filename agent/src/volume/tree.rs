@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use self::node::Changed;
-pub(crate) use self::node::{Child, Dir, Kind, Listed, Node, Opaque, Place, Remote, Turn};
+pub(crate) use self::node::{Child, Dir, Kind, Listed, Node, Opaque, Place, Remote, Told, Turn};
 use super::attr::{Attr, Extra};
 use super::error::{Result, VolumeError};
 use super::journal::Seq;

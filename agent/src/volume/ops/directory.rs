@@ -90,6 +90,7 @@ impl Volume {
             Some(names) if offset > 0 => Ok(names.clone()),
             _ => {
                 self.list(ino, false).await?;
+                self.believe_record(ino).await;
                 let names: Arc<[String]> = self.tree().names(ino)?.into();
                 *reading = Reading { names: Some(names.clone()), ..Reading::default() };
                 Ok(names)
@@ -109,6 +110,7 @@ impl Volume {
         reading.asked = next.end;
         let tree = self.tree();
         let unknown = next.filter(|index| matches!(tree.knows(dir, &names[*index]), Ok(Known::Ask(_))));
+        let before = reading.ahead.len();
         reading.ahead.extend(unknown.map(|index| {
             let (volume, names) = (volume.clone(), names.clone());
             let asking = async move {
@@ -117,6 +119,10 @@ impl Volume {
             };
             (index, AbortOnDropHandle::new(tokio::spawn(asking)))
         }));
+        drop(tree);
+        if reading.ahead.len() > before {
+            self.records.note(dir);
+        }
     }
 
     fn parent_of(&self, ino: Ino) -> Result<Ino> {
