@@ -21,6 +21,8 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Files asked about at a time.
 const PARALLEL: usize = 16;
 const PAGE: u16 = 1000;
+/// A record waits for files that are too young when they are more than one in so many.
+const SOME: usize = 4;
 
 /// What this node knows of a name.
 #[derive(Debug)]
@@ -77,6 +79,9 @@ impl Volume {
         let ask = names.into_iter().filter(|(_, mine)| matches!(mine, Mine::Ask));
         let asked = futures::stream::iter(ask).map(|(name, _)| self.look_again(dir, name)).buffer_unordered(PARALLEL);
         asked.try_collect::<()>().await?;
+        if self.wait_for_the_young(dir)? {
+            return Ok(());
+        }
         self.records.note_written(dir);
         let old = self.fetch_record(&path).await?.map(|(record, _)| record.files).unwrap_or_default();
         let files = {
@@ -84,17 +89,29 @@ impl Volume {
             if self.recorded_path(&tree, dir).as_ref() != Some(&path) {
                 return Ok(());
             }
-            let known = tree.get(dir)?.dir()?;
-            if known.children.values().any(|child| matches!(mine(&tree, child), Mine::Ask)) {
-                // Too young for now.
-                self.records.note(dir);
-            }
-            merge(&tree, known, &old)
+            merge(&tree, tree.get(dir)?.dir()?, &old)
         };
         if files == old || files.len() < LEAST || files.len() > MOST {
             return Ok(());
         }
         self.put_record(&key, &Record::new(&path, files)).await
+    }
+
+    /// Looks at a directory again later when some of its files are too young for a record; whether that are so many that
+    /// nothing is written before.
+    fn wait_for_the_young(&self, dir: Ino) -> Result<bool> {
+        let tree = self.tree();
+        let files = tree.get(dir)?.dir()?.children.values().map(|child| mine(&tree, child));
+        let (mut known, mut young) = (0, 0);
+        files.for_each(|mine| match mine {
+            Mine::Entry(_) => known += 1,
+            Mine::Ask => young += 1,
+            Mine::Nothing => {}
+        });
+        if young > 0 {
+            self.records.note(dir);
+        }
+        Ok(young * SOME > known)
     }
 
     async fn put_record(&self, key: &str, record: &Record) -> Result<()> {
