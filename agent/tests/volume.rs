@@ -26,5 +26,7 @@ mod posix;
 mod programs;
 #[path = "volume/real.rs"]
 mod real;
+#[path = "volume/records.rs"]
+mod records;
 #[path = "volume/special.rs"]
 mod special;

@@ -106,8 +106,9 @@ impl Volume {
     /// Writes a directory's marker anew.
     pub(super) async fn put_marker(&self, path: &str, attr: &Attr, extra: &Extra, write: Uuid) -> Result<Performed> {
         let headers = marker_headers(attr, extra, write);
-        self.put_empty(path, &headers, &Condition::Always).await?;
-        self.remove_other_forms(path).await?;
+        let other = self.other_forms(path);
+        let (_, other) = tokio::try_join!(self.put_empty(path, &headers, &Condition::Always), other)?;
+        self.remove_forms(other).await?;
         Ok(Performed::default())
     }
 
@@ -118,7 +119,7 @@ impl Volume {
 
     /// Deletes a directory's marker.
     pub(super) async fn remove_marker(&self, path: &str) -> Result<Performed> {
-        self.remove_other_forms(path).await?;
+        tokio::try_join!(self.remove_other_forms(path), self.remove_record(path))?;
         match self.store.delete(&ObjectKey::new(directory_key(path)), &Condition::Always).await {
             Ok(()) | Err(StoreError::NotFound(_)) => Ok(Performed::default()),
             Err(error) => Err(error),
