@@ -31,6 +31,7 @@ pub(crate) mod spill;
 pub mod store;
 pub(crate) mod tree;
 pub(crate) mod version;
+pub(crate) mod walk;
 pub(crate) mod writeback;
 
 use std::path::PathBuf;
@@ -180,6 +181,12 @@ pub(crate) struct Volume {
     pub(crate) reads: Reads,
     /// Names that somebody else replaces while they are opened here.
     pub(crate) contested: Contested,
+    /// Directories that somebody walks through.
+    pub(crate) walks: Mutex<walk::Walks>,
+    /// What S3 is asked about ahead of walkers.
+    pub(crate) asking: walk::Asking,
+    /// Held by who lists a directory ahead of a walker.
+    pub(crate) relisting: tokio::sync::Mutex<()>,
     /// Whether the kernel reads complete files by itself.
     pub(crate) passthrough: AtomicBool,
     /// Files into which programs may store behind our back.
@@ -230,6 +237,9 @@ impl Volume {
             unsealed: Unsealed::default(),
             reads: Reads::default(),
             contested: Contested::default(),
+            walks: Mutex::default(),
+            asking: walk::Asking::default(),
+            relisting: tokio::sync::Mutex::default(),
             passthrough: AtomicBool::new(false),
             watched: Mutex::default(),
             watching: tokio::sync::Notify::new(),

@@ -28,3 +28,5 @@ mod programs;
 mod real;
 #[path = "volume/special.rs"]
 mod special;
+#[path = "volume/walk.rs"]
+mod walk;

@@ -14,6 +14,7 @@ use super::Volume;
 use super::attr;
 use super::error::{Result, VolumeError};
 use super::name;
+use super::ops::data::SMALL;
 use super::store::{ObjectInfo, ObjectKey, Page, StoreError};
 use super::tree::adopt::Found;
 use super::tree::{Hint, Ino, Known, Listed, Place, Question, Remembered, join};
@@ -61,6 +62,16 @@ impl Volume {
     ///
     /// When S3 is away, what was known of the name before is served.
     pub(crate) async fn resolve(&self, parent: Ino, name: &str) -> Result<Ino> {
+        // Perhaps S3 is being asked ahead of whoever looks it up now: what comes of that is trusted like any answer.
+        if self.asking.has(parent, name) && matches!(self.tree().knows(parent, name)?, Known::Ask(_)) {
+            self.asking.wait(parent, name).await;
+        }
+        let most = if self.is_contested(parent, name) { SMALL } else { 0 };
+        self.resolve_now(parent, name, most).await
+    }
+
+    /// [`Volume::resolve`], whoever asks already; with the bytes of a file of at most so many.
+    pub(crate) async fn resolve_now(&self, parent: Ino, name: &str, most: u64) -> Result<Ino> {
         for _ in 0..MOVES {
             let mut known = self.tree().knows(parent, name)?;
             if let Known::Ask(Question { hint: Hint::New, older, .. }) = &known
@@ -73,8 +84,7 @@ impl Volume {
                 Known::Absent => return Err(VolumeError::NotFound),
                 Known::Ask(question) => question,
             };
-            let contested = self.is_contested(parent, name);
-            let found = match self.breaker.briefly(question.older, self.ask(&question, contested)).await {
+            let found = match self.breaker.briefly(question.older, self.ask(&question, most)).await {
                 Ok(found) => found,
                 Err(error) => return self.unverified(parent, name, error),
             };
@@ -166,24 +176,24 @@ impl Volume {
     }
 
     /// Asks where a name may be, in the order that loses nothing to a move on its way; the last answer is the best.
-    /// `whole`: with the bytes of a small file.
-    async fn ask(&self, question: &Question, whole: bool) -> Result<Option<Found>> {
+    /// With the bytes of a file of at most `most`.
+    async fn ask(&self, question: &Question, most: u64) -> Result<Option<Found>> {
         let mut best = None;
         for path in &question.paths {
-            if let Some(found) = self.ask_path(path, question.hint, whole).await? {
+            if let Some(found) = self.ask_path(path, question.hint, most).await? {
                 best = Some(found);
             }
         }
         Ok(best)
     }
 
-    async fn ask_path(&self, path: &str, hint: Hint, whole: bool) -> Result<Option<Found>> {
+    async fn ask_path(&self, path: &str, hint: Hint, most: u64) -> Result<Option<Found>> {
         if hint == Hint::File
-            && let Some(seen) = self.look_at(path, whole).await?
+            && let Some(seen) = self.look_at(path, most).await?
         {
             return Ok(Some(found(path, seen)));
         }
-        let (file, directory) = tokio::join!(self.look_at(path, whole), self.ask_directory(path));
+        let (file, directory) = tokio::join!(self.look_at(path, most), self.ask_directory(path));
         match (directory?, file?) {
             // A marker of another form tells more than that there are keys below.
             (Some(Found::Dir { marker: None }), Some(seen)) if attr::is_directory(&seen.info) => {
