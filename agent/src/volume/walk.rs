@@ -45,6 +45,10 @@ struct Next {
 impl Volume {
     /// Somebody looks a name up.
     pub(crate) fn walk(&self, parent: Ino, name: &str) {
+        // Who makes new names goes nowhere.
+        if !is_there(&self.tree(), parent, name) {
+            return;
+        }
         let Some(step) = self.walks.lock().step(parent, name, |last| seen(&self.tree(), parent, last, name)) else {
             return;
         };
@@ -145,6 +149,11 @@ fn next(tree: &Tree, name: &str, child: &Child) -> Option<Next> {
 fn lacks_bytes(content: &Content) -> bool {
     let lacks = content.state.try_read().is_ok_and(|state| !state.has(0..state.size));
     lacks && content.flights.try_lock().is_some_and(|flights| flights.is_empty())
+}
+
+fn is_there(tree: &Tree, parent: Ino, name: &str) -> bool {
+    let child = tree.get(parent).and_then(Node::dir).ok().and_then(|dir| dir.children.get(name));
+    matches!(child, Some(Child::Node(_) | Child::Listed(_)))
 }
 
 /// Where `name` lies in a directory that was listed.
