@@ -11,6 +11,7 @@ use crate::volume::Volume;
 use crate::volume::error::{Result, VolumeError};
 use crate::volume::handle::Handle;
 use crate::volume::tree::{Ino, Known, Place};
+use crate::volume::version::Answer;
 use crate::volume::writeback::FAILING_PATIENCE;
 
 /// Names that are asked about ahead of the reader.
@@ -32,7 +33,7 @@ pub(crate) struct Reading {
     /// As they were when it began.
     names: Option<Arc<[String]>>,
     /// Names that are being asked about, by their place. Who stops reading stops asking.
-    ahead: BTreeMap<usize, AbortOnDropHandle<Result<Ino>>>,
+    ahead: BTreeMap<usize, AbortOnDropHandle<Result<Option<Answer>>>>,
     /// The first that was not asked about yet.
     asked: usize,
 }
@@ -65,8 +66,13 @@ impl Volume {
         let mut taken = offset <= 1;
         for (index, name) in names.iter().enumerate().skip(first) {
             self.ask_ahead(ino, &names, &mut reading, index);
-            let found = match reading.ahead.remove(&index) {
-                Some(asked) => asked.await.unwrap_or(Err(VolumeError::TimedOut)),
+            let answer = match reading.ahead.remove(&index) {
+                Some(asked) => asked.await.ok().and_then(Result::ok).flatten(),
+                None => None,
+            };
+            // In the order of the names, and so are the inodes: some programs go by that.
+            let found = match answer {
+                Some(answer) => self.resolve_by(ino, name, answer).await,
                 None => self.resolve(ino, name).await,
             };
             let stat = match found.and_then(|ino| self.stat(ino)) {
@@ -114,8 +120,8 @@ impl Volume {
         reading.ahead.extend(unknown.map(|index| {
             let (volume, names) = (volume.clone(), names.clone());
             let asking = async move {
-                let _slot = volume.asking.acquire().await.map_err(|_| VolumeError::Closing)?;
-                volume.resolve(dir, &names[index]).await
+                let _slot = volume.reading.acquire().await.map_err(|_| VolumeError::Closing)?;
+                volume.ask_early(dir, &names[index]).await
             };
             (index, AbortOnDropHandle::new(tokio::spawn(asking)))
         }));

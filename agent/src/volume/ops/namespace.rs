@@ -57,6 +57,7 @@ pub(crate) struct Created {
 impl Volume {
     /// The inode under a name; the kernel holds a reference.
     pub(crate) async fn lookup(&self, parent: Ino, name: &str) -> Result<Stat> {
+        self.walk(parent, name);
         for _ in 0..LOOKUPS {
             let ino = self.resolve(parent, name).await?;
             match self.entry(ino) {
