@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use tokio_util::task::AbortOnDropHandle;
 
@@ -18,6 +19,8 @@ use crate::volume::writeback::FAILING_PATIENCE;
 const AHEAD: usize = 512;
 /// So many of them are asked about at once: half of it when half of it is used up.
 const REFILL: usize = AHEAD / 2;
+/// After this a directory that somebody else lists is listed again.
+const LISTING: Duration = Duration::from_millis(500);
 
 /// One name; `next` is the offset to go on from.
 #[derive(Debug)]
@@ -95,6 +98,8 @@ impl Volume {
         match &reading.names {
             Some(names) if offset > 0 => Ok(names.clone()),
             _ => {
+                self.walk_descends(ino);
+                self.listed_ahead(ino).await?;
                 self.list(ino, false).await?;
                 self.believe_record(ino).await;
                 let names: Arc<[String]> = self.tree().names(ino)?.into();
@@ -102,6 +107,15 @@ impl Volume {
                 Ok(names)
             }
         }
+    }
+
+    /// Waits for who lists the directory already, not longer than that takes when all is well.
+    async fn listed_ahead(&self, ino: Ino) -> Result<()> {
+        let listing = self.tree().get(ino)?.dir()?.listing.clone();
+        if listing.try_lock().is_err() {
+            let _ = tokio::time::timeout(LISTING, listing.lock()).await;
+        }
+        Ok(())
     }
 
     /// Sees to it that the names after `index` are being asked about.
