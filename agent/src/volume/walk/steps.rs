@@ -216,7 +216,7 @@ mod tests {
             let _ = walks.step(Ino(1), name, ahead);
             walks.read(Ino(1));
         }
-        assert_eq!(walks.step(Ino(3), "a", ahead), Some(Step { names: 4 * LEAST, reads: true }));
+        assert_eq!(walks.step(Ino(3), "a", ahead), Some(Step { names: 4 * LEAST, reads: true, below: None }));
         assert_eq!(walks.step(Ino(4), "m", |_| Seen::Elsewhere), None, "not one of the first names");
         walks.habit = walks.habit.map(|(at, reads)| (at - 2 * HABIT, reads));
         assert_eq!(walks.step(Ino(5), "a", ahead), None);
