@@ -32,6 +32,7 @@ pub(crate) mod spill;
 pub mod store;
 pub(crate) mod tree;
 pub(crate) mod version;
+pub(crate) mod walk;
 pub(crate) mod writeback;
 
 use std::path::PathBuf;
@@ -58,8 +59,8 @@ use self::tree::{Ino, Tree};
 use self::version::contested::Contested;
 use self::writeback::Queue;
 
-/// Names asked about at a time, ahead of whoever wants to know.
-const PARALLEL_QUESTIONS: usize = 128;
+/// Names asked about at a time, ahead of who reads directories.
+const PARALLEL_READING: usize = 128;
 
 /// Whom `O_EXCL` excludes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -190,12 +191,18 @@ pub(crate) struct Volume {
     /// Closed files that could not be sealed.
     pub(crate) unsealed: Unsealed,
     pub(crate) reads: Reads,
-    /// Names that are asked about ahead of somebody, at a time.
-    pub(crate) asking: Semaphore,
+    /// Names that are asked about ahead of who reads a directory, at a time.
+    pub(crate) reading: Semaphore,
     /// Directories whose attribute records are to be written.
     pub(crate) records: Records,
     /// Names that somebody else replaces while they are opened here.
     pub(crate) contested: Contested,
+    /// Directories that somebody walks through.
+    pub(crate) walks: Mutex<walk::Walks>,
+    /// What S3 is asked about ahead of walkers.
+    pub(crate) asking: walk::Asking,
+    /// Held by who lists a directory ahead of a walker.
+    pub(crate) relisting: tokio::sync::Mutex<()>,
     /// Whether the kernel reads complete files by itself.
     pub(crate) passthrough: AtomicBool,
     /// Files into which programs may store behind our back.
@@ -245,9 +252,12 @@ impl Volume {
             spills,
             unsealed: Unsealed::default(),
             reads: Reads::default(),
-            asking: Semaphore::new(PARALLEL_QUESTIONS),
+            reading: Semaphore::new(PARALLEL_READING),
             records: Records::default(),
             contested: Contested::default(),
+            walks: Mutex::default(),
+            asking: walk::Asking::default(),
+            relisting: tokio::sync::Mutex::default(),
             passthrough: AtomicBool::new(false),
             watched: Mutex::default(),
             watching: tokio::sync::Notify::new(),

@@ -30,3 +30,5 @@ mod real;
 mod records;
 #[path = "volume/special.rs"]
 mod special;
+#[path = "volume/walk.rs"]
+mod walk;

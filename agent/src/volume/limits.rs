@@ -24,8 +24,8 @@ const DIRTY_PATIENCE: Duration = Duration::from_secs(25);
 const DIRTY_POLL: Duration = Duration::from_millis(50);
 /// Dirty bytes may take so much of the cache at most: what is read needs room too.
 const DIRTY_PERCENT: u64 = 75;
-/// Requests that S3 is asked for ahead of readers, all together.
-const MOST_AHEAD: usize = 16;
+/// The largest pieces that are fetched ahead of readers at a time, all together.
+const MOST_AHEAD: u64 = 16;
 /// Memory is counted in units of this.
 const MEMORY_UNIT: u64 = 64 << 10;
 
@@ -61,9 +61,10 @@ impl Bounds {
         self.cache_bytes / 4
     }
 
-    /// Together they take half of the memory at most: who waits for his bytes finds some.
-    fn pieces_ahead(&self) -> usize {
-        usize::try_from(self.memory_bytes / 2 / (2 * PIECE)).unwrap_or(MOST_AHEAD).clamp(1, MOST_AHEAD)
+    /// What is fetched ahead takes half of the memory at most: who waits for his bytes finds some.
+    fn units_ahead(&self) -> usize {
+        let bytes = (self.memory_bytes / 2).clamp(2 * PIECE, MOST_AHEAD * 2 * PIECE);
+        usize::try_from(bytes / MEMORY_UNIT).unwrap_or(Semaphore::MAX_PERMITS)
     }
 
     fn memory_units(&self) -> usize {
@@ -77,34 +78,40 @@ impl Bounds {
 pub(crate) struct Limits {
     memory: Arc<Semaphore>,
     memory_units: usize,
-    /// Pieces that are fetched before anybody asked for them.
+    /// The share of it of what is fetched before anybody asked for it.
     ahead: Arc<Semaphore>,
+    units_ahead: usize,
     /// Held by the one who makes room in the cache.
     evicting: tokio::sync::Mutex<()>,
 }
 
 impl Limits {
     pub(crate) fn new(bounds: Bounds) -> Self {
-        let memory_units = bounds.memory_units();
+        let (memory_units, units_ahead) = (bounds.memory_units(), bounds.units_ahead());
         Self {
             memory: Arc::new(Semaphore::new(memory_units)),
             memory_units,
-            ahead: Arc::new(Semaphore::new(bounds.pieces_ahead())),
+            ahead: Arc::new(Semaphore::new(units_ahead)),
+            units_ahead,
             evicting: tokio::sync::Mutex::default(),
         }
     }
 
-    /// Waits until one more piece may be fetched before anybody asked for it.
-    pub(crate) async fn ahead(&self) -> Result<OwnedSemaphorePermit> {
-        self.ahead.clone().acquire_owned().await.map_err(|_| VolumeError::Closing)
+    /// Waits until `bytes` more may be fetched before anybody asked for them; they may as long as the permit lives.
+    pub(crate) async fn ahead(&self, bytes: u64) -> Result<OwnedSemaphorePermit> {
+        acquire(&self.ahead, bytes, self.units_ahead).await
     }
 
     /// Waits until `bytes` of file data may be in memory; they may as long as the permit lives.
     pub(crate) async fn memory(&self, bytes: u64) -> Result<OwnedSemaphorePermit> {
-        let units = usize::try_from(bytes.div_ceil(MEMORY_UNIT)).unwrap_or(usize::MAX).min(self.memory_units);
-        let units = u32::try_from(units).unwrap_or(u32::MAX);
-        self.memory.clone().acquire_many_owned(units).await.map_err(|_| VolumeError::Closing)
+        acquire(&self.memory, bytes, self.memory_units).await
     }
+}
+
+async fn acquire(units: &Arc<Semaphore>, bytes: u64, most: usize) -> Result<OwnedSemaphorePermit> {
+    let wanted = usize::try_from(bytes.div_ceil(MEMORY_UNIT)).unwrap_or(usize::MAX).min(most);
+    let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
+    units.clone().acquire_many_owned(wanted).await.map_err(|_| VolumeError::Closing)
 }
 
 impl Volume {
@@ -165,6 +172,18 @@ mod tests {
         assert!(tokio::time::timeout(Duration::from_millis(20), next.as_mut()).await.is_err());
         drop(most);
         drop(next.await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn what_is_fetched_ahead_takes_half_of_the_memory() {
+        let limits = Limits::new(Bounds { memory_bytes: 32 << 20, ..Bounds::default() });
+        let _one = limits.ahead(2 * PIECE).await.unwrap();
+        let _other = limits.ahead(8 << 20).await.unwrap();
+        assert!(tokio::time::timeout(Duration::from_millis(20), limits.ahead(1)).await.is_err());
+        drop(limits.ahead(0).await.unwrap());
+        drop(limits.memory(16 << 20).await.unwrap());
+        let small = Limits::new(Bounds { memory_bytes: 1, ..Bounds::default() });
+        drop(small.ahead(2 * PIECE).await.unwrap());
     }
 
     #[test]

@@ -22,6 +22,8 @@ use super::journal::Seq;
 
 /// Longer than a question to S3 can be on its way.
 const RECENT: Duration = Duration::from_secs(120);
+/// Between a question that came early and whoever it came for.
+const MOMENT: Duration = Duration::from_secs(1);
 /// What is remembered of names without inode is swept at every so many changes.
 const SWEEP: u64 = 512;
 
@@ -143,6 +145,12 @@ impl Tree {
     /// Whether it is no older than `grace`, if that is longer than what is trusted anyway.
     pub(crate) fn is_fresh_within(&self, stamp: Option<Stamp>, grace: Duration) -> bool {
         stamp.is_some_and(|stamp| stamp.epoch == self.epoch && stamp.at.elapsed() < self.ttl.max(grace))
+    }
+
+    /// Whether an answer to what was asked then may still be given: where nothing is trusted, for a moment.
+    pub(crate) fn may_answer(&self, asked: Asked) -> bool {
+        let moment = if self.ttl.is_zero() { MOMENT } else { Duration::ZERO };
+        self.is_fresh_within(Some(asked.stamp), moment)
     }
 
     /// Whether S3's word of then will do where it does not answer soon: not one of an earlier epoch, and none where every

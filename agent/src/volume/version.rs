@@ -13,6 +13,7 @@ use self::contested::Seen;
 use super::Volume;
 use super::attr;
 use super::error::{Result, VolumeError};
+use super::ops::data::SMALL;
 use super::store::{ObjectInfo, ObjectKey, Page, StoreError};
 use super::tree::adopt::Found;
 use super::tree::{Hint, Ino, Known, Listed, Place, Question, Remembered, join};
@@ -28,6 +29,13 @@ const MOVES: usize = 10;
 pub(crate) const RESERVED: [&str; 2] = [spill::DIRECTORY, records::DIRECTORY];
 /// What Hadoop puts behind the name of an empty directory.
 const FOLDER: &str = "_$folder$";
+
+/// What S3 said of a name, not merged yet.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    question: Question,
+    found: Option<Found>,
+}
 
 /// "There is none" as a value.
 pub(crate) fn optional<T>(result: Result<T>) -> Result<Option<T>> {
@@ -63,6 +71,16 @@ impl Volume {
     ///
     /// When S3 is away, what was known of the name before is served.
     pub(crate) async fn resolve(&self, parent: Ino, name: &str) -> Result<Ino> {
+        // Perhaps S3 is being asked ahead of whoever looks it up now: what comes of that is trusted like any answer.
+        if self.asking.has(parent, name) && matches!(self.tree().knows(parent, name)?, Known::Ask(_)) {
+            self.asking.wait(parent, name).await;
+        }
+        let most = if self.is_contested(parent, name) { SMALL } else { 0 };
+        self.resolve_now(parent, name, most).await
+    }
+
+    /// [`Volume::resolve`], whoever asks already; with the bytes of a file of at most so many.
+    pub(crate) async fn resolve_now(&self, parent: Ino, name: &str, most: u64) -> Result<Ino> {
         for _ in 0..MOVES {
             let mut known = self.tree().knows(parent, name)?;
             if let Known::Ask(Question { hint: Hint::New, older, .. }) = &known
@@ -75,8 +93,7 @@ impl Volume {
                 Known::Absent => return Err(VolumeError::NotFound),
                 Known::Ask(question) => question,
             };
-            let contested = self.is_contested(parent, name);
-            let found = match self.breaker.briefly(question.older, self.ask(&question, contested)).await {
+            let found = match self.breaker.briefly(question.older, self.ask(&question, most)).await {
                 Ok(found) => found,
                 Err(error) => return self.unverified(parent, name, error),
             };
@@ -87,6 +104,25 @@ impl Volume {
         Err(VolumeError::TimedOut)
     }
 
+    /// Asks S3 about a name that somebody will look up, if it must be asked and nobody does.
+    pub(crate) async fn ask_early(&self, parent: Ino, name: &str) -> Result<Option<Answer>> {
+        let Some(_asking) = self.asking.begin(parent, name) else { return Ok(None) };
+        let Known::Ask(question) = self.tree().knows(parent, name)? else { return Ok(None) };
+        let found = self.breaker.briefly(question.older, self.ask(&question, 0)).await?;
+        Ok(Some(Answer { question, found }))
+    }
+
+    /// The inode that a name has, by what S3 said of it before.
+    pub(crate) async fn resolve_by(&self, parent: Ino, name: &str, answer: Answer) -> Result<Ino> {
+        if !self.tree().may_answer(answer.question.asked) {
+            return self.resolve(parent, name).await;
+        }
+        match self.adopt(parent, name, &answer.question, answer.found).await {
+            Some(ino) => ino,
+            None => self.resolve(parent, name).await,
+        }
+    }
+
     /// Asks S3 about the version behind a name that is known, however lately it was asked.
     pub(crate) async fn look_again(&self, parent: Ino, name: String) -> Result<()> {
         let question = {
@@ -94,7 +130,7 @@ impl Volume {
             let paths = tree.places(parent).iter().map(|place| join(place, &name)).collect();
             Question { paths, asked: tree.ask(), hint: Hint::File, older: false }
         };
-        let found = self.ask(&question, false).await?;
+        let found = self.ask(&question, 0).await?;
         match self.adopt(parent, &name, &question, found).await {
             None | Some(Ok(_) | Err(VolumeError::NotFound)) => Ok(()),
             Some(Err(error)) => Err(error),
@@ -182,20 +218,20 @@ impl Volume {
     }
 
     /// Asks where a name may be, in the order that loses nothing to a move on its way; the last answer is the best.
-    /// `whole`: with the bytes of a small file.
-    async fn ask(&self, question: &Question, whole: bool) -> Result<Option<Found>> {
+    /// With the bytes of a file of at most `most`.
+    async fn ask(&self, question: &Question, most: u64) -> Result<Option<Found>> {
         let mut best = None;
         for path in &question.paths {
-            if let Some(found) = self.ask_path(path, question.hint, whole).await? {
+            if let Some(found) = self.ask_path(path, question.hint, most).await? {
                 best = Some(found);
             }
         }
         Ok(best)
     }
 
-    async fn ask_path(&self, path: &str, hint: Hint, whole: bool) -> Result<Option<Found>> {
+    async fn ask_path(&self, path: &str, hint: Hint, most: u64) -> Result<Option<Found>> {
         if hint == Hint::File
-            && let Some(seen) = self.look_at(path, whole).await?
+            && let Some(seen) = self.look_at(path, most).await?
         {
             return Ok(Some(found(path, seen)));
         }
@@ -205,7 +241,7 @@ impl Volume {
         {
             return Ok(Some(Found::Dir { marker: Some(marker) }));
         }
-        let (file, directory) = tokio::join!(self.look_at(path, whole), self.ask_directory(path));
+        let (file, directory) = tokio::join!(self.look_at(path, most), self.ask_directory(path));
         match (directory?, file?) {
             // A marker of another form tells more than that there are keys below.
             (Some(Found::Dir { marker: None }), Some(seen)) if attr::is_directory(&seen.info) => {

@@ -61,6 +61,8 @@ pub(crate) struct Tag {
     pub(crate) touched: Vec<(Ino, String)>,
     /// Open inodes whose object it destroys: their bytes are fetched first.
     pub(crate) preserve: Vec<Ino>,
+    /// Of a directory: it has no marker of another form.
+    pub(crate) plain: bool,
 }
 
 #[derive(Debug, Default)]

@@ -33,7 +33,7 @@ impl Volume {
 
     /// Fetches what is planned, as long as somebody has the file open.
     async fn drive(self: Arc<Self>, ino: Ino, content: Arc<Content>) {
-        while let Ok(permit) = self.limits.ahead().await {
+        while let Ok(permit) = self.limits.ahead(2 * PIECE).await {
             let Some(flight) = self.next_ahead(ino, &content).await else { return };
             let (volume, content) = (self.clone(), content.clone());
             drop(tokio::spawn(async move {

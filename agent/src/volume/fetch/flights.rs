@@ -20,6 +20,10 @@ pub(crate) struct Flights {
 }
 
 impl Flights {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.under_way.is_empty()
+    }
+
     /// What of `range` nobody fetches yet, in order.
     pub(super) fn free(&self, range: &Range<u64>) -> Vec<Range<u64>> {
         let mut free = Vec::new();

@@ -49,6 +49,7 @@ impl Volume {
         self.revalidate_open(ino).await?;
         let content = self.tree().get(ino)?.content()?;
         if access.old {
+            self.walk_reads(ino);
             self.fetch_small(ino, &content).await?;
         }
         Ok(content)

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use tokio_util::task::AbortOnDropHandle;
 
@@ -11,12 +12,15 @@ use crate::volume::Volume;
 use crate::volume::error::{Result, VolumeError};
 use crate::volume::handle::Handle;
 use crate::volume::tree::{Ino, Known, Place};
+use crate::volume::version::Answer;
 use crate::volume::writeback::FAILING_PATIENCE;
 
 /// Names that are asked about ahead of the reader.
 const AHEAD: usize = 512;
 /// So many of them are asked about at once: half of it when half of it is used up.
 const REFILL: usize = AHEAD / 2;
+/// After this a directory that somebody else lists is listed again.
+const LISTING: Duration = Duration::from_millis(500);
 
 /// One name; `next` is the offset to go on from.
 #[derive(Debug)]
@@ -32,7 +36,7 @@ pub(crate) struct Reading {
     /// As they were when it began.
     names: Option<Arc<[String]>>,
     /// Names that are being asked about, by their place. Who stops reading stops asking.
-    ahead: BTreeMap<usize, AbortOnDropHandle<Result<Ino>>>,
+    ahead: BTreeMap<usize, AbortOnDropHandle<Result<Option<Answer>>>>,
     /// The first that was not asked about yet.
     asked: usize,
 }
@@ -65,8 +69,13 @@ impl Volume {
         let mut taken = offset <= 1;
         for (index, name) in names.iter().enumerate().skip(first) {
             self.ask_ahead(ino, &names, &mut reading, index);
-            let found = match reading.ahead.remove(&index) {
-                Some(asked) => asked.await.unwrap_or(Err(VolumeError::TimedOut)),
+            let answer = match reading.ahead.remove(&index) {
+                Some(asked) => asked.await.ok().and_then(Result::ok).flatten(),
+                None => None,
+            };
+            // In the order of the names, and so are the inodes: some programs go by that.
+            let found = match answer {
+                Some(answer) => self.resolve_by(ino, name, answer).await,
                 None => self.resolve(ino, name).await,
             };
             let stat = match found.and_then(|ino| self.stat(ino)) {
@@ -89,6 +98,8 @@ impl Volume {
         match &reading.names {
             Some(names) if offset > 0 => Ok(names.clone()),
             _ => {
+                self.walk_descends(ino);
+                self.listed_ahead(ino).await?;
                 self.list(ino, false).await?;
                 self.believe_record(ino).await;
                 let names: Arc<[String]> = self.tree().names(ino)?.into();
@@ -96,6 +107,15 @@ impl Volume {
                 Ok(names)
             }
         }
+    }
+
+    /// Waits for who lists the directory already, not longer than that takes when all is well.
+    async fn listed_ahead(&self, ino: Ino) -> Result<()> {
+        let listing = self.tree().get(ino)?.dir()?.listing.clone();
+        if listing.try_lock().is_err() {
+            let _ = tokio::time::timeout(LISTING, listing.lock()).await;
+        }
+        Ok(())
     }
 
     /// Sees to it that the names after `index` are being asked about.
@@ -114,8 +134,8 @@ impl Volume {
         reading.ahead.extend(unknown.map(|index| {
             let (volume, names) = (volume.clone(), names.clone());
             let asking = async move {
-                let _slot = volume.asking.acquire().await.map_err(|_| VolumeError::Closing)?;
-                volume.resolve(dir, &names[index]).await
+                let _slot = volume.reading.acquire().await.map_err(|_| VolumeError::Closing)?;
+                volume.ask_early(dir, &names[index]).await
             };
             (index, AbortOnDropHandle::new(tokio::spawn(asking)))
         }));

@@ -248,6 +248,8 @@ impl ObjectStore for S3Store {
         limit: u16,
     ) -> Result<Page, StoreError> {
         self.counts.list.add();
+        // The marker of a directory is not one of its names: a thousand of them are one page.
+        let after = delimiter.and(Some(prefix)).filter(|prefix| token.is_none() && prefix.ends_with('/'));
         let call = self
             .client
             .list_objects_v2()
@@ -255,6 +257,7 @@ impl ObjectStore for S3Store {
             .prefix(self.prefix.full_text(prefix))
             .set_delimiter(delimiter.map(String::from))
             .set_continuation_token(token.map(str::to_owned))
+            .set_start_after(after.map(|prefix| self.prefix.full_text(prefix)))
             .max_keys(i32::from(limit))
             .encoding_type(EncodingType::Url)
             .set_request_payer(self.payer.clone())

@@ -120,6 +120,8 @@ pub(crate) struct Dir {
     pub(crate) listed: Option<Stamp>,
     /// Whether it has a marker object, or will have.
     pub(crate) marker: bool,
+    /// It was made here where nothing was: there is no marker of another form.
+    pub(crate) plain: bool,
     /// Until when what S3 has under its path is not this directory's.
     pub(crate) opaque: Option<Opaque>,
     /// Prefixes where its content may still be until the operation is done.

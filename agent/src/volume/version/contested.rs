@@ -13,7 +13,6 @@ use parking_lot::Mutex;
 use super::optional;
 use crate::volume::Volume;
 use crate::volume::error::{Result, VolumeError};
-use crate::volume::ops::data::SMALL;
 use crate::volume::store::{Etag, ObjectInfo, ObjectKey};
 use crate::volume::tree::{Ino, Node, Place};
 
@@ -83,15 +82,15 @@ impl Volume {
             && file_name(node).is_some_and(|(parent, name)| self.is_contested(parent, name))
     }
 
-    /// Looks at an object; `whole`: and brings a small one along.
-    pub(super) async fn look_at(&self, key: &str, whole: bool) -> Result<Option<Seen>> {
-        if !whole {
+    /// Looks at an object, and brings along one of at most so many bytes.
+    pub(super) async fn look_at(&self, key: &str, most: u64) -> Result<Option<Seen>> {
+        if most == 0 {
             return Ok(self.head(key).await?.map(|info| Seen { info, bytes: None }));
         }
         let key = ObjectKey::new(key);
         // Twice: the client gathers what it reads, and hands it over in one.
-        let _memory = self.limits.memory(2 * SMALL).await?;
-        let seen = optional(self.breaker.patiently(|| self.store.get_within(&key, SMALL)).await)?;
+        let _memory = self.limits.memory(2 * most).await?;
+        let seen = optional(self.breaker.patiently(|| self.store.get_within(&key, most)).await)?;
         Ok(seen.map(|(info, bytes)| Seen { info, bytes }))
     }
 
