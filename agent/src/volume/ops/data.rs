@@ -189,7 +189,10 @@ impl Volume {
             return Ok(());
         }
         match &state.data {
-            Some(data) if !self.is_ours_alone(content, data) => data.file.set_len(0)?,
+            Some(data) if !self.is_ours_alone(content, data) => {
+                self.await_release(data).await?;
+                data.file.set_len(0)?;
+            }
             Some(_) | None => state.data = Some(self.cache.create()?),
         }
         state.sealed = None;
@@ -214,6 +217,9 @@ impl Volume {
             let there = parts.iter().all(|index| state.has(self.cut.range(*index)));
             if !there || !state.spilled.completes(&self.cut, &state.present, state.size) {
                 continue;
+            }
+            if let Some(data) = state.data.as_ref().filter(|_| !state.dirty) {
+                self.await_release(data).await?;
             }
             self.begin_writing(ino, &mut state)?;
             content.way.lock().note_change();
@@ -282,15 +288,15 @@ impl Volume {
         Ok(())
     }
 
-    /// `close` of one descriptor: what was written is on the local disk, and so is the journal that knows of it; with
-    /// [`Close::S3`] it is in S3. Reports an upload that failed since.
+    /// `close` of one descriptor: what was written survives this process, by the journal that knows of it; with
+    /// [`Close::Disk`] both are on the local disk, with [`Close::S3`] it is in S3. Reports an upload that failed since.
     pub(crate) async fn flush(&self, handle: u64) -> Result<()> {
         let (ino, content, write) = self.file(handle)?;
         if !write {
             return Ok(());
         }
         match self.options.close {
-            Close::Local => self.secure(ino, &content).await?,
+            Close::Local | Close::Disk => self.secure(ino, &content).await?,
             Close::S3 => self.upload(ino).await?,
         }
         self.report(ino)

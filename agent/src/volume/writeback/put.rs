@@ -25,6 +25,9 @@ const SMALL: u64 = 256 << 10;
 /// How often S3 may be busy with a key before the whole operation starts again.
 const BUSY: usize = 5;
 
+/// Why bytes are not uploaded.
+const WENT_DOWN: &str = "the machine went down before the bytes were on the local disk";
+
 type Result<T> = std::result::Result<T, StoreError>;
 
 /// What an object is made of.
@@ -81,6 +84,14 @@ impl Volume {
             return Ok(Performed::new(vec![(done.path.clone(), done.base())], Effect::Uploaded(done)));
         }
         self.keep_loser(upload, &headers, size).await
+    }
+
+    /// An upload that may have been done before the machine went down, and must not be done any more.
+    pub(super) async fn expect_uploaded(&self, path: &str, write: Uuid) -> Result<Performed> {
+        match self.look(path).await?.filter(|info| attr::write_id(&info.headers) == Some(write)) {
+            Some(info) => Ok(Performed::new(vec![(path.to_owned(), Base::Version(info.etag))], Effect::None)),
+            None => Err(StoreError::Local(WENT_DOWN.to_owned())),
+        }
     }
 
     /// The condition for a write over `base`, and the version it names.

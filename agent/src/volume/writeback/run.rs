@@ -108,12 +108,17 @@ impl Volume {
 
     async fn perform(&self, seq: Seq, op: &Op) -> std::result::Result<Performed, StoreError> {
         self.preserve(seq).await;
+        self.remember_before(op).await;
         match op {
             Op::Put { path, attr, extra, base, write, .. } => {
                 self.abort_leftovers(seq, path).await?;
                 let (data, spilled) = self.data_of(seq)?;
                 let source = put::Source::Data(data, spilled);
                 self.put_file(&put::Upload { seq, path, attr, extra, base, write: *write, source }).await
+            }
+            Op::Salvage { path, write, .. } => {
+                self.abort_leftovers(seq, path).await?;
+                self.expect_uploaded(path, *write).await
             }
             Op::Symlink { path, target, attr, base, write } => {
                 let source = put::Source::Inline(name::from_key(target).into_encoded_bytes().into());
