@@ -21,6 +21,7 @@ mod nodes;
 mod record;
 mod resolve;
 mod retention;
+mod settle;
 mod state;
 
 use std::collections::HashMap;
@@ -44,6 +45,7 @@ use drive::Driver;
 
 pub use record::{DEFAULT_NODE_TIMEOUT, JobNode, JobRecord, MpiPart, Process};
 pub use resolve::{ExecSpec, Explanation, RunSpec, usable_node};
+pub use settle::settled;
 pub use state::{Ending, Event, JobState};
 
 /// How many jobs may be under way at once; each has a task and two open files.
@@ -121,24 +123,27 @@ impl Jobs {
 
     /// Starts an MPI run. The record is on disk when this returns; how it goes is heard by [`Jobs::listen`].
     pub async fn run(&self, cluster: &ClusterName, spec: RunSpec) -> Result<JobRecord, Error> {
-        let view = self.view(cluster).await?;
-        self.start(resolve::run(&view, JobId::random(), spec, now())?).await
+        self.facts_are_known(cluster).await?;
+        let run = |view: &ClusterView| resolve::run(view, JobId::random(), spec.clone(), now());
+        self.start(settled(|| self.parts.clusters.get(cluster), run).await?).await
     }
 
     /// Starts a plain command; otherwise as [`Jobs::run`].
     pub async fn exec(&self, cluster: &ClusterName, spec: ExecSpec) -> Result<JobRecord, Error> {
-        let view = self.parts.clusters.get(cluster)?;
-        self.start(resolve::exec(&view, JobId::random(), spec, now())?).await
+        let exec = |view: &ClusterView| resolve::exec(view, JobId::random(), spec.clone(), now());
+        self.start(settled(|| self.parts.clusters.get(cluster), exec).await?).await
     }
 
     /// What [`Jobs::run`] would do. Starts nothing.
     pub async fn explain(&self, cluster: &ClusterName, spec: &RunSpec) -> Result<Explanation, Error> {
-        resolve::explain(&self.view(cluster).await?, &JobId::random(), spec)
+        self.facts_are_known(cluster).await?;
+        settled(|| self.parts.clusters.get(cluster), |view| resolve::explain(view, &JobId::random(), spec)).await
     }
 
     /// The hostfile for so many ranks, or for all slots.
     pub async fn hostfile(&self, cluster: &ClusterName, ranks: Option<u32>) -> Result<String, Error> {
-        resolve::hostfile(&self.view(cluster).await?, ranks)
+        self.facts_are_known(cluster).await?;
+        settled(|| self.parts.clusters.get(cluster), |view| resolve::hostfile(view, ranks)).await
     }
 
     /// The jobs of a cluster, the oldest first; also of one that is destroyed.
@@ -180,15 +185,15 @@ impl Jobs {
         Ok(Arc::unwrap_or_clone(latest))
     }
 
-    /// The cluster, with the facts of its nodes: after a restart of the coordinator they come with the agents' sessions,
-    /// which is waited for, up to [`SESSIONS_WAIT`].
-    async fn view(&self, cluster: &ClusterName) -> Result<ClusterView, Error> {
+    /// Returns when the facts of the cluster's nodes are known: after a restart of the coordinator they come with the
+    /// agents' sessions, which is waited for, up to [`SESSIONS_WAIT`].
+    async fn facts_are_known(&self, cluster: &ClusterName) -> Result<(), Error> {
         let begun = Instant::now();
         loop {
             let view = self.parts.clusters.get(cluster)?;
             let waits = view.phase == ClusterPhase::Ready && view.nodes.iter().any(|node| self.lacks_facts(node));
             if !waits || begun.elapsed() > SESSIONS_WAIT {
-                return Ok(view);
+                return Ok(());
             }
             sleep(SESSIONS_PAUSE).await;
         }

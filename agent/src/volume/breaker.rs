@@ -32,6 +32,37 @@ struct Pauses {
     brief: Option<Instant>,
 }
 
+/// When a call of many requests last had an answer to one of them.
+#[derive(Debug, Default)]
+pub(crate) struct Steps {
+    last: Mutex<Option<Instant>>,
+}
+
+impl Steps {
+    /// One more request was answered.
+    pub(crate) fn done(&self) {
+        *self.last.lock() = Some(Instant::now());
+    }
+
+    /// What `call` comes to, unless no step is done for `patience`.
+    async fn limit<T>(&self, begun: Instant, patience: Duration, call: impl Future<Output = T>) -> Option<T> {
+        let mut call = std::pin::pin!(call);
+        loop {
+            let left = self.deadline(begun, patience).saturating_duration_since(Instant::now());
+            if let Ok(answer) = tokio::time::timeout(left, &mut call).await {
+                return Some(answer);
+            }
+            if self.deadline(begun, patience) <= Instant::now() {
+                return None;
+            }
+        }
+    }
+
+    fn deadline(&self, begun: Instant, patience: Duration) -> Instant {
+        self.last.lock().unwrap_or(begun) + patience
+    }
+}
+
 /// Whether S3 is away, and until when nobody asks.
 #[derive(Debug, Default)]
 pub(crate) struct Breaker {
@@ -40,28 +71,37 @@ pub(crate) struct Breaker {
 
 impl Breaker {
     /// Repeats a call that may be repeated until it is answered, or the caller has waited long enough.
-    pub(crate) async fn patiently<T, F>(&self, mut call: impl FnMut() -> F) -> Result<T>
+    pub(crate) async fn patiently<T, F>(&self, call: impl FnMut() -> F) -> Result<T>
     where
         F: Future<Output = std::result::Result<T, StoreError>>,
     {
-        let deadline = Instant::now() + self.patience()?;
+        self.patiently_in_steps(&Steps::default(), call).await
+    }
+
+    /// The same for a call of many requests: the caller's patience begins anew with every step that is done.
+    pub(crate) async fn patiently_in_steps<T, F>(&self, steps: &Steps, mut call: impl FnMut() -> F) -> Result<T>
+    where
+        F: Future<Output = std::result::Result<T, StoreError>>,
+    {
+        let (begun, patience) = (Instant::now(), self.patience()?);
         let mut backoff = FIRST_BACKOFF;
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match tokio::time::timeout(left, call()).await {
-                Ok(Err(StoreError::Transient(_, _))) if Instant::now() + backoff < deadline => {
+            match steps.limit(begun, patience, call()).await {
+                Some(Err(StoreError::Transient(_, _)))
+                    if Instant::now() + backoff < steps.deadline(begun, patience) =>
+                {
                     tokio::time::sleep(backoff).await;
                     backoff = (backoff * 2).min(LONGEST_BACKOFF);
                 }
-                Ok(Err(error @ StoreError::Transient(_, _))) => {
+                Some(Err(error @ StoreError::Transient(_, _))) => {
                     self.open(&error.to_string());
                     return Err(error.into());
                 }
-                Err(_) => {
+                None => {
                     self.open("no answer in time");
                     return Err(VolumeError::TimedOut);
                 }
-                Ok(answer) => {
+                Some(answer) => {
                     self.close();
                     return Ok(answer?);
                 }
@@ -176,6 +216,22 @@ mod tests {
         assert!(pauses.allows_brief(now).is_err() && pauses.patience(now).is_err());
         breaker.close();
         assert!(!breaker.is_open() && breaker.pauses.lock().allows_brief(now).is_ok());
+    }
+
+    #[tokio::test]
+    async fn patience_begins_anew_with_every_step() {
+        let (steps, patience) = (Steps::default(), Duration::from_millis(200));
+        let five = async {
+            for _ in 0..5 {
+                tokio::time::sleep(patience / 2).await;
+                steps.done();
+            }
+        };
+        assert!(steps.limit(Instant::now(), patience, five).await.is_some(), "half its patience for each step");
+        let none = std::future::pending::<()>();
+        let begun = Instant::now();
+        assert!(steps.limit(begun, patience, none).await.is_none());
+        assert!(begun.elapsed() < patience * 2, "nothing is done: {:?}", begun.elapsed());
     }
 
     #[tokio::test]

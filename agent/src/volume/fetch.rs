@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 pub(crate) use self::flights::Flights;
 use super::Volume;
+use super::breaker::Steps;
 use super::cache::DataFile;
 use super::content::{Content, Moment, State};
 use super::error::{Result, VolumeError};
@@ -206,6 +207,19 @@ impl Volume {
     where
         F: Future<Output = std::result::Result<T, StoreError>>,
     {
+        self.of_version_in_steps(ino, &Steps::default(), ask).await
+    }
+
+    /// The same for an answer that takes many requests.
+    pub(crate) async fn of_version_in_steps<T, F>(
+        &self,
+        ino: Ino,
+        steps: &Steps,
+        ask: impl Fn(ObjectKey, Etag) -> F,
+    ) -> Result<(T, Etag)>
+    where
+        F: Future<Output = std::result::Result<T, StoreError>>,
+    {
         let mut tried = None;
         for _ in 0..MOVES {
             let (path, etag) = self.remote_of(ino)?;
@@ -217,7 +231,7 @@ impl Volume {
                 break;
             }
             let key = ObjectKey::new(path.as_str());
-            match self.breaker.patiently(|| ask(key.clone(), etag.clone())).await {
+            match self.breaker.patiently_in_steps(steps, || ask(key.clone(), etag.clone())).await {
                 Err(VolumeError::Store(StoreError::NotFound(_) | StoreError::Conflict(_))) => {
                     tried = Some((path, etag));
                 }

@@ -41,7 +41,7 @@ pub(crate) struct Cut {
 
 impl Default for Cut {
     fn default() -> Self {
-        Self { single_put: 64 << 20, part: 16 << 20, single_copy: 1 << 30, copy_part: 256 << 20 }
+        Self { single_put: 64 << 20, part: 16 << 20, single_copy: 1 << 30, copy_part: 64 << 20 }
     }
 }
 

@@ -385,6 +385,35 @@ async fn a_run_right_after_a_restart_waits_for_the_nodes_facts() {
 }
 
 #[tokio::test]
+async fn a_run_waits_for_a_node_that_mounts_its_volume_again() {
+    let lab = Lab::new();
+    let mut mounting = lab.view.clone();
+    mounting.nodes[0].phase = NodePhase::Joined;
+    let clusters = Arc::new(One(Mutex::new(mounting)));
+    let (jobs, registry) = lab.jobs_of(clusters.clone());
+    lab.nodes(&registry, |_, _| vec![exit(0)]);
+    let asked = tokio::spawn({
+        let (jobs, name) = (jobs.clone(), lab.name());
+        async move { jobs.run(&name, spec()).await }
+    });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!asked.is_finished(), "refused, or started, though the head is on its way back");
+    *clusters.0.lock() = lab.view.clone();
+    let record = timeout(LIMIT, asked).await.unwrap().unwrap().unwrap();
+    assert_eq!(follow(&jobs, &record).await.2.exit_code(), 0);
+}
+
+#[tokio::test]
+async fn a_node_that_does_not_mount_its_volume_is_not_waited_for_for_ever() {
+    let mut lab = Lab::new();
+    lab.view.nodes[0].phase = NodePhase::Joined;
+    let (jobs, registry) = lab.jobs();
+    lab.nodes(&registry, |_, _| vec![]);
+    let refused = jobs.run(&lab.name(), spec()).await.unwrap_err();
+    assert!(refused.to_string().contains("node demo-0 is joined, not ready"), "{refused}");
+}
+
+#[tokio::test]
 async fn a_connected_node_without_mpi_is_refused_at_once() {
     let mut lab = Lab::new();
     lab.view.nodes[1].mpi.clear();

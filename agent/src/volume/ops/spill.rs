@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 
 use crate::volume::Volume;
+use crate::volume::breaker::Steps;
 use crate::volume::cache::DataFile;
 use crate::volume::cache::usage::Hold;
 use crate::volume::content::{Content, State};
@@ -171,11 +172,11 @@ impl Volume {
     async fn snapshot(&self, ino: Ino, content: &Arc<Content>) -> Result<()> {
         let size = self.tree().get(ino)?.remote.as_ref().ok_or(VolumeError::Stale)?.size;
         let key = self.spills.new_key()?;
-        let (to, headers) = (ObjectKey::new(&key), Headers::default());
+        let (to, headers, steps) = (ObjectKey::new(&key), Headers::default(), Steps::default());
         let copy = async |from: ObjectKey, etag: Etag| {
-            self.copy_version(&from, &etag, size, &to, &headers, &Condition::Always).await
+            self.copy_in_steps((&from, &etag), size, &to, &headers, &Condition::Always, &steps).await
         };
-        let (copied, etag) = self.of_version(ino, copy).await?;
+        let (copied, etag) = self.of_version_in_steps(ino, &steps, copy).await?;
         let object = self.spills.hold(key, copied);
         let mut state = content.state.write().await;
         if self.remote_is(ino, &etag) && state.size == size && !state.dirty {

@@ -5,6 +5,7 @@ use std::ops::Range;
 use futures::{StreamExt, TryStreamExt};
 
 use crate::volume::Volume;
+use crate::volume::breaker::Steps;
 use crate::volume::store::{Condition, Etag, Headers, ObjectKey, Part, StoreError};
 
 /// Parts of one object copied at a time.
@@ -25,11 +26,24 @@ impl Volume {
         headers: &Headers,
         condition: &Condition,
     ) -> Result<Etag> {
+        self.copy_in_steps((from, etag), size, to, headers, condition, &Steps::default()).await
+    }
+
+    /// The same; every part that is copied is a step.
+    pub(crate) async fn copy_in_steps(
+        &self,
+        (from, etag): (&ObjectKey, &Etag),
+        size: u64,
+        to: &ObjectKey,
+        headers: &Headers,
+        condition: &Condition,
+        steps: &Steps,
+    ) -> Result<Etag> {
         if size <= self.cut.single_copy {
             return self.store.copy(from, etag, to, headers, condition).await;
         }
         let upload = self.store.multipart_begin(to, headers).await?;
-        let result = match self.copy_parts((from, etag), size, to, &upload).await {
+        let result = match self.copy_parts((from, etag), size, to, &upload, steps).await {
             Ok(parts) => self.store.multipart_complete(to, &upload, &parts, condition).await,
             Err(error) => Err(error),
         };
@@ -47,9 +61,14 @@ impl Volume {
         size: u64,
         to: &ObjectKey,
         upload: &str,
+        steps: &Steps,
     ) -> Result<Vec<Part>> {
         futures::stream::iter((1..).zip(ranges(size, self.cut.copy_part)))
-            .map(|(number, range)| self.store.multipart_copy(to, upload, number, from, range))
+            .map(async |(number, range)| {
+                let part = self.store.multipart_copy(to, upload, number, from, range).await?;
+                steps.done();
+                Ok(part)
+            })
             .buffered(PARALLEL)
             .try_collect()
             .await

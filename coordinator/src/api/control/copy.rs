@@ -15,7 +15,7 @@ use super::parse::{self, CopyPath};
 use super::stream::BoxStream;
 use crate::cluster::Clusters;
 use crate::error::Error;
-use crate::job::usable_node;
+use crate::job::{settled, usable_node};
 use crate::registry::{Direction, Registry, Request, RequestError, TransferEnd};
 
 /// No byte for so long, in either direction: the copy has failed.
@@ -44,7 +44,7 @@ pub(super) async fn copy_in(
         Some(copy_in_request::Message::Target(target)) => parse::copy_target(target)?,
         _ => return Err(Status::invalid_argument("the first message of a copy is its target")),
     };
-    let mut copy = begin(clusters, registry, &target, Direction::In)?;
+    let mut copy = begin(clusters, registry, &target, Direction::In).await?;
     loop {
         match next_message(&mut caller).await {
             Ok(Some(copy_in_request::Message::Data(data))) => copy.send(data.into()).await?,
@@ -63,7 +63,7 @@ pub(super) async fn copy_out(
     registry: &Registry,
     source: &CopyPath,
 ) -> Result<BoxStream<v1::CopyChunk>, Status> {
-    let copy = begin(clusters, registry, source, Direction::Out)?;
+    let copy = begin(clusters, registry, source, Direction::Out).await?;
     Ok(Box::pin(unfold(Some(copy), async |copy| {
         let mut copy = copy?;
         match copy.receive(IDLE_LIMIT).await {
@@ -83,9 +83,8 @@ async fn next_message(caller: &mut Streaming<v1::CopyInRequest>) -> Result<Optio
     }
 }
 
-fn begin(clusters: &Clusters, registry: &Registry, at: &CopyPath, direction: Direction) -> Result<Copy, Error> {
-    let view = clusters.get(&at.cluster)?;
-    let node = usable_node(&view, at.node)?;
+async fn begin(clusters: &Clusters, registry: &Registry, at: &CopyPath, direction: Direction) -> Result<Copy, Error> {
+    let node = settled(|| clusters.get(&at.cluster), |view| usable_node(view, at.node).cloned()).await?;
     let no_instance = || Error::Internal(format!("node {} has no instance", node.host_name));
     let instance: InstanceId = node.instance.clone().ok_or_else(no_instance)?;
     let id = uuid::Uuid::new_v4().to_string();
@@ -93,7 +92,7 @@ fn begin(clusters: &Clusters, registry: &Registry, at: &CopyPath, direction: Dir
     let request = Request::Transfer { id, direction, path: at.path.clone() };
     let registry = registry.clone();
     let answer = async move { registry.request(&instance, request, COPY_LIMIT).await }.boxed();
-    Ok(Copy { end, answer, answered: false, node: node.host_name.clone() })
+    Ok(Copy { end, answer, answered: false, node: node.host_name })
 }
 
 impl Copy {
