@@ -29,6 +29,7 @@ use self::width::Width;
 use super::Volume;
 use super::attr::{Attr, Extra};
 use super::cache::DataFile;
+use super::content::Origin;
 use super::error::{Result, VolumeError};
 use super::journal::{Base, Op, OpenUpload, Position, Record, Seq};
 use super::spill::Spilled;
@@ -55,6 +56,8 @@ pub(crate) struct Tag {
     pub(crate) data: Option<Arc<DataFile>>,
     /// What the cache file lacks.
     pub(crate) spilled: Spilled,
+    /// The version that it differs from only where it was touched.
+    pub(crate) origin: Option<Origin>,
     /// Its length.
     pub(crate) bytes: u64,
     /// Names it changes.

@@ -10,8 +10,13 @@ use crate::works::Name;
 /// What keeps file data out of the kernel's passthrough.
 const PLAIN: &str = "--no-passthrough";
 
-pub(super) const PROMISE: Promise =
-    Promise { attr_ttl: "1 s", excl: "node", close: "journaled on the local disk", fsync: "in S3", fsync_in_s3: true };
+pub(super) const PROMISE: Promise = Promise {
+    attr_ttl: "1 s",
+    excl: "node",
+    close: "journaled; on the local disk a second later",
+    fsync: "in S3",
+    fsync_in_s3: true,
+};
 
 #[derive(Debug)]
 pub(super) struct Ours {

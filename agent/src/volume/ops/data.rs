@@ -10,9 +10,10 @@ use tokio::sync::RwLockWriteGuard;
 use super::seal::sync_data;
 use crate::volume::cache::extents::Extents;
 use crate::volume::cache::usage::Hold;
-use crate::volume::content::{Content, State};
+use crate::volume::content::{Content, Origin, State};
 use crate::volume::error::{Result, VolumeError};
 use crate::volume::handle::Handle;
+use crate::volume::journal::Base;
 use crate::volume::limits::disk::Room;
 use crate::volume::limits::is_full;
 use crate::volume::passthrough::{Access, How, Register};
@@ -198,6 +199,7 @@ impl Volume {
         state.sealed = None;
         state.present = Extents::default();
         state.spilled = Spilled::default();
+        state.origin = None;
         state.size = 0;
         Ok(())
     }
@@ -245,8 +247,19 @@ impl Volume {
 
     /// What is in the cache file is ours to change from now on, and in the journal.
     pub(crate) fn begin_writing(&self, ino: Ino, state: &mut State) -> Result<()> {
+        if !state.dirty && self.is_clean(ino, state) {
+            state.origin = self.origin_of(ino, state);
+        }
         self.unseal(state)?;
         self.journal_open(ino, state)
+    }
+
+    /// The version that a clean file is, if the next upload is to replace that one.
+    fn origin_of(&self, ino: Ino, state: &State) -> Option<Origin> {
+        let tree = self.tree();
+        let node = tree.get(ino).ok()?;
+        let remote = node.remote.as_ref().filter(|remote| remote.size == state.size)?;
+        (node.base == Base::Version(remote.etag.clone())).then(|| Origin::new(remote.etag.clone(), remote.size))
     }
 
     fn unseal(&self, state: &mut State) -> Result<()> {

@@ -105,7 +105,8 @@ impl Volume {
             Place::Root | Place::Gone | Place::Replaced { .. } => Vec::new(),
         };
         let (spilled, bytes) = (state.spilled.clone(), state.size);
-        let tag = Tag { ino: Some(ino), data: Some(data), spilled, bytes, touched, on_disk, ..Tag::default() };
+        let (data, origin) = (Some(data), state.origin.clone());
+        let tag = Tag { ino: Some(ino), data, spilled, origin, bytes, touched, on_disk, ..Tag::default() };
         let (seq, position) = self.submit(&mut tree, op, tag, state.open)?;
         let node = tree.get_mut(ino)?;
         node.dirty = false;

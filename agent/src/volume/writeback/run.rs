@@ -15,10 +15,8 @@ use super::finish::Performed;
 use super::{object, put, rename};
 use crate::volume::Volume;
 use crate::volume::attr::Extra;
-use crate::volume::cache::DataFile;
 use crate::volume::journal::{Op, Seq};
 use crate::volume::name;
-use crate::volume::spill::Spilled;
 use crate::volume::store::StoreError;
 
 const LONGEST_BACKOFF: Duration = Duration::from_secs(15);
@@ -112,8 +110,7 @@ impl Volume {
         match op {
             Op::Put { path, attr, extra, base, write, .. } => {
                 self.abort_leftovers(seq, path).await?;
-                let (data, spilled) = self.data_of(seq)?;
-                let source = put::Source::Data(data, spilled);
+                let source = put::Source::Data(self.data_of(seq)?);
                 self.put_file(&put::Upload { seq, path, attr, extra, base, write: *write, source }).await
             }
             Op::Salvage { path, write, .. } => {
@@ -149,9 +146,12 @@ impl Volume {
         }
     }
 
-    fn data_of(&self, seq: Seq) -> std::result::Result<(Arc<DataFile>, Spilled), StoreError> {
+    fn data_of(&self, seq: Seq) -> std::result::Result<put::Data, StoreError> {
         let table = self.queue.table.lock();
-        let data = table.pending.get(seq).and_then(|(_, tag)| Some((tag.data.clone()?, tag.spilled.clone())));
+        let data = table.pending.get(seq).and_then(|(_, tag)| {
+            let (spilled, origin) = (tag.spilled.clone(), tag.origin.clone());
+            Some(put::Data { file: tag.data.clone()?, spilled, origin })
+        });
         data.ok_or_else(|| StoreError::Local("the cache file is gone".to_owned()))
     }
 

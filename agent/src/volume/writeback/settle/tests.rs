@@ -9,21 +9,18 @@ use crate::volume::store::memory::MemoryStore;
 use crate::volume::tree::Ino;
 
 struct Mounted {
-    store: MemoryStore,
     volume: Arc<Volume>,
     dir: tempfile::TempDir,
 }
 
-/// Nothing comes to the disk by itself; uploads run.
+/// Nothing comes to the disk by itself, nor to S3 before [`Mounted::upload`].
 fn mounted() -> Mounted {
     let dir = tempfile::tempdir().unwrap();
     let options = Options::new(dir.path().join("none"), dir.path().join("cache"));
     let cache = Cache::open(&options.cache_dir).unwrap();
     let (journal, _) = Journal::open(&options.cache_dir).unwrap();
-    let store = MemoryStore::new();
-    let volume = Volume::new(Arc::new(store.clone()), options, cache, journal).unwrap().share();
-    tokio::spawn(volume.clone().write_back());
-    Mounted { store, volume, dir }
+    let volume = Volume::new(Arc::new(MemoryStore::new()), options, cache, journal).unwrap().share();
+    Mounted { volume, dir }
 }
 
 fn refuse(_: &std::fs::File) -> std::io::Result<Backing> {
@@ -48,10 +45,9 @@ impl Mounted {
 
     /// On disk, and uploaded since, which the disk does not know.
     async fn upload(&self, name: &str) -> Ino {
-        self.store.set_outage(true);
         let ino = self.write(name).await;
         self.volume.settle_group().await.unwrap();
-        self.store.set_outage(false);
+        tokio::spawn(self.volume.clone().write_back());
         self.drain().await;
         assert!(!self.is_all_on_disk());
         ino
@@ -82,7 +78,6 @@ impl Mounted {
 #[tokio::test]
 async fn a_group_says_what_it_brought_to_the_disk() {
     let mount = mounted();
-    mount.store.set_outage(true);
     mount.write("a").await;
     mount.write("b").await;
     assert!(mount.synced().is_empty() && !mount.is_all_on_disk());
