@@ -74,8 +74,10 @@ pub enum Excl {
 /// What closing a file that was written to waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Close {
-    /// The local disk: the journal brings the file to S3 whatever happens to this process.
+    /// The journal: it brings the file to S3 whatever happens to this process. The local disk has both a second later.
     Local,
+    /// The local disk: whatever happens to the machine.
+    Disk,
     /// S3.
     S3,
 }

@@ -10,9 +10,10 @@ use tokio::sync::RwLockWriteGuard;
 use super::seal::sync_data;
 use crate::volume::cache::extents::Extents;
 use crate::volume::cache::usage::Hold;
-use crate::volume::content::{Content, State};
+use crate::volume::content::{Content, Origin, State};
 use crate::volume::error::{Result, VolumeError};
 use crate::volume::handle::Handle;
+use crate::volume::journal::Base;
 use crate::volume::limits::disk::Room;
 use crate::volume::limits::is_full;
 use crate::volume::passthrough::{Access, How, Register};
@@ -190,12 +191,16 @@ impl Volume {
             return Ok(());
         }
         match &state.data {
-            Some(data) if !self.is_ours_alone(content, data) => data.file.set_len(0)?,
+            Some(data) if !self.is_ours_alone(content, data) => {
+                self.await_release(data).await?;
+                data.file.set_len(0)?;
+            }
             Some(_) | None => state.data = Some(self.cache.create()?),
         }
         state.sealed = None;
         state.present = Extents::default();
         state.spilled = Spilled::default();
+        state.origin = None;
         state.size = 0;
         Ok(())
     }
@@ -215,6 +220,9 @@ impl Volume {
             let there = parts.iter().all(|index| state.has(self.cut.range(*index)));
             if !there || !state.spilled.completes(&self.cut, &state.present, state.size) {
                 continue;
+            }
+            if let Some(data) = state.data.as_ref().filter(|_| !state.dirty) {
+                self.await_release(data).await?;
             }
             self.begin_writing(ino, &mut state)?;
             content.way.lock().note_change();
@@ -240,8 +248,19 @@ impl Volume {
 
     /// What is in the cache file is ours to change from now on, and in the journal.
     pub(crate) fn begin_writing(&self, ino: Ino, state: &mut State) -> Result<()> {
+        if !state.dirty && self.is_clean(ino, state) {
+            state.origin = self.origin_of(ino, state);
+        }
         self.unseal(state)?;
         self.journal_open(ino, state)
+    }
+
+    /// The version that a clean file is, if the next upload is to replace that one.
+    fn origin_of(&self, ino: Ino, state: &State) -> Option<Origin> {
+        let tree = self.tree();
+        let node = tree.get(ino).ok()?;
+        let remote = node.remote.as_ref().filter(|remote| remote.size == state.size)?;
+        (node.base == Base::Version(remote.etag.clone())).then(|| Origin::new(remote.etag.clone(), remote.size))
     }
 
     fn unseal(&self, state: &mut State) -> Result<()> {
@@ -283,15 +302,15 @@ impl Volume {
         Ok(())
     }
 
-    /// `close` of one descriptor: what was written is on the local disk, and so is the journal that knows of it; with
-    /// [`Close::S3`] it is in S3. Reports an upload that failed since.
+    /// `close` of one descriptor: what was written survives this process, by the journal that knows of it; with
+    /// [`Close::Disk`] both are on the local disk, with [`Close::S3`] it is in S3. Reports an upload that failed since.
     pub(crate) async fn flush(&self, handle: u64) -> Result<()> {
         let (ino, content, write) = self.file(handle)?;
         if !write {
             return Ok(());
         }
         match self.options.close {
-            Close::Local => self.secure(ino, &content).await?,
+            Close::Local | Close::Disk => self.secure(ino, &content).await?,
             Close::S3 => self.upload(ino).await?,
         }
         self.report(ino)
