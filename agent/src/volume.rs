@@ -9,6 +9,7 @@
 
 pub mod attr;
 pub(crate) mod breaker;
+pub(crate) mod buffer;
 pub mod cache;
 pub(crate) mod content;
 pub mod control;
@@ -179,6 +180,8 @@ pub(crate) struct Volume {
     /// Closed files that could not be sealed.
     pub(crate) unsealed: Unsealed,
     pub(crate) reads: Reads,
+    /// For answers to reads.
+    pub(crate) buffers: Arc<buffer::Buffers>,
     /// Names that somebody else replaces while they are opened here.
     pub(crate) contested: Contested,
     /// Directories that somebody walks through.
@@ -236,6 +239,7 @@ impl Volume {
             spills,
             unsealed: Unsealed::default(),
             reads: Reads::default(),
+            buffers: Arc::default(),
             contested: Contested::default(),
             walks: Mutex::default(),
             asking: walk::Asking::default(),

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::{Arc, Weak};
 
 use super::pattern::Ahead;
-use super::{Flight, PIECE, STEP};
+use super::{Flight, IN_HAND, PIECE, STEP};
 use crate::volume::Volume;
 use crate::volume::content::Content;
 use crate::volume::tree::Ino;
@@ -33,7 +33,7 @@ impl Volume {
 
     /// Fetches what is planned, as long as somebody has the file open.
     async fn drive(self: Arc<Self>, ino: Ino, content: Arc<Content>) {
-        while let Ok(permit) = self.limits.ahead(2 * PIECE).await {
+        while let Ok(permit) = self.limits.ahead(IN_HAND).await {
             let Some(flight) = self.next_ahead(ino, &content).await else { return };
             let (volume, content) = (self.clone(), content.clone());
             drop(tokio::spawn(async move {
