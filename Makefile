@@ -55,14 +55,18 @@ bench-setup: setup ## Install what `make bench` compares with: s3fs, rclone, Jui
 	@tests/scripts/bench-setup.sh
 
 .PHONY: bench
-bench: bench-setup ## The volume beside others on the same S3 server: target/bench/volume.json and .md
+bench: bench-setup ## The volume beside others on the same S3 server, in 40 minutes: target/bench/volume.json and .md
 	cargo build --release --workspace --bins --example bucket
 	$(SUDO) $(TARGET)/release/volume-bench $(BENCH)
 
 .PHONY: bench-quick
-bench-quick: bench-setup ## The same with a quarter of everything, once
+bench-quick: bench-setup ## The same with a quarter of everything, in 8 minutes
 	cargo build --release --workspace --bins --example bucket
 	$(SUDO) $(TARGET)/release/volume-bench --quick $(BENCH)
+
+.PHONY: bench-record
+bench-record: ## Put the table of the last of these into docs/performance.md
+	@tests/scripts/bench-record.sh
 
 .PHONY: clean
 clean: ## Remove what was compiled

@@ -37,6 +37,9 @@ pub(crate) fn perform(act: Act, bucket: &Bucket, job: &mut Job<'_>) -> anyhow::R
         Act::Rename => rename(bucket, job),
         Act::Exec => exec(bucket, job),
         Act::Idle
+        | Act::ReadAgain
+        | Act::ReadRandomAgain { .. }
+        | Act::Reopen
         | Act::WriteSmall { .. }
         | Act::Log { .. }
         | Act::Overwrite { .. }
@@ -83,7 +86,7 @@ fn first_byte(bucket: &Bucket, job: &Job<'_>) -> anyhow::Result<Outcome> {
         content.check(0, &bytes)?;
     }
     times.sort_unstable();
-    Ok(Outcome::of(Done { amount: 1.0, time: times[times.len() / 2] }))
+    Ok(Outcome::of(Done::in_time(1.0, times[times.len() / 2])))
 }
 
 fn write(bucket: &Bucket, fsync: bool, job: &Job<'_>) -> anyhow::Result<Outcome> {

@@ -7,18 +7,22 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
 use crate::content::{Content, PAGE, numbers};
-use crate::job::{Done, Job, Outcome, PATIENCE, mib};
+use crate::job::{Done, Job, Outcome, mib};
 use crate::material::BIG;
 use crate::seed::Expect;
 use crate::works::Act;
 
 const CALL: usize = 1 << 20;
 const SMALL_CALL: usize = 512;
+/// A warm work goes on for so long at least: one that is over in 10 ms says more of the moment than of the system.
+const LEAST: Duration = Duration::from_millis(300);
+/// After so long no default of ours trusts what it knows of a file.
+const STALE: Duration = Duration::from_millis(1100);
 
 /// Waits until everything is in S3.
 pub(crate) type Drain<'a> = &'a mut dyn FnMut() -> anyhow::Result<()>;
@@ -27,11 +31,17 @@ pub(crate) type Drain<'a> = &'a mut dyn FnMut() -> anyhow::Result<()>;
 pub(crate) fn perform(act: Act, root: &Path, job: &mut Job<'_>, drain: Drain<'_>) -> anyhow::Result<Outcome> {
     match act {
         Act::Idle => {
-            std::thread::sleep(std::time::Duration::from_secs(2));
-            Ok(Outcome::of(Done { amount: 0.0, time: std::time::Duration::ZERO }))
+            std::thread::sleep(Duration::from_secs(2));
+            Ok(Outcome::of(Done::in_time(0.0, Duration::ZERO)))
         }
         Act::ReadAll => read_all(&root.join(BIG), &job.state.big),
-        Act::ReadRandom { reads } => read_random(&root.join(BIG), reads, job),
+        Act::ReadAgain => read_again(&root.join(BIG), &job.state.big),
+        Act::ReadRandom { reads } => read_random(&root.join(BIG), reads, Duration::ZERO, job),
+        Act::ReadRandomAgain { reads } => {
+            fs::metadata(root.join(BIG))?;
+            read_random(&root.join(BIG), reads, LEAST, job)
+        }
+        Act::Reopen => reopen(&root.join(BIG), &job.state.big),
         Act::FirstByte => first_byte(root, job),
         Act::Write { fsync } => write(root, fsync, job, drain),
         Act::WriteSmall { calls } => write_small(root, calls, job),
@@ -68,23 +78,48 @@ pub(crate) fn read_all(path: &Path, content: &Content) -> anyhow::Result<Outcome
     Ok(Outcome::of(Done::since(begun, mib(content.bytes))))
 }
 
-fn read_random(path: &Path, reads: u64, job: &Job<'_>) -> anyhow::Result<Outcome> {
+/// Whole files, one after the other. Their attributes are known when the clock starts, so that the question to S3 whether
+/// there is a new version is not part of it: [`reopen`] has that.
+fn read_again(path: &Path, content: &Content) -> anyhow::Result<Outcome> {
+    fs::metadata(path)?;
+    let begun = Instant::now();
+    let mut amount = 0.0;
+    while amount == 0.0 || begun.elapsed() < LEAST {
+        amount += read_all(path, content)?.done[0].amount;
+    }
+    Ok(Outcome::of(Done::since(begun, amount)))
+}
+
+fn reopen(path: &Path, content: &Content) -> anyhow::Result<Outcome> {
+    std::thread::sleep(STALE);
+    let mut page = [0; PAGE];
+    let begun = Instant::now();
+    let file = File::open(path)?;
+    file.read_exact_at(&mut page, 0)?;
+    let done = Done::since(begun, 1.0);
+    content.check(0, &page)?;
+    Ok(Outcome::of(done))
+}
+
+/// So many reads, and as many more as fill `least`.
+fn read_random(path: &Path, reads: u64, least: Duration, job: &Job<'_>) -> anyhow::Result<Outcome> {
     let content = &job.state.big;
     let mut buffer = vec![0; PAGE];
     let begun = Instant::now();
     let file = File::open(path)?;
     let mut done = 0;
-    for page in numbers(job.turn, content.bytes / PAGE as u64).take(usize::try_from(reads)?) {
+    for page in numbers(job.turn, content.bytes / PAGE as u64) {
         let offset = page * PAGE as u64;
         file.read_exact_at(&mut buffer, offset)?;
         content.glance(offset, &buffer)?;
         done += 1;
-        if begun.elapsed() > PATIENCE {
+        let enough = done >= reads && (least.is_zero() || done % 256 == 0 && begun.elapsed() > least);
+        if enough || begun.elapsed() > job.patience {
             break;
         }
     }
     drop(file);
-    Ok(Outcome::of(Done::since(begun, f64::from(done))))
+    Ok(Outcome::of(Done::since(begun, done as f64).stopped(done < reads)))
 }
 
 /// The median over the cold files.
@@ -101,7 +136,7 @@ fn first_byte(root: &Path, job: &Job<'_>) -> anyhow::Result<Outcome> {
         content.check(0, &page)?;
     }
     times.sort_unstable();
-    Ok(Outcome::of(Done { amount: 1.0, time: times[times.len() / 2] }))
+    Ok(Outcome::of(Done::in_time(1.0, times[times.len() / 2])))
 }
 
 fn write(root: &Path, fsync: bool, job: &Job<'_>, drain: Drain<'_>) -> anyhow::Result<Outcome> {
@@ -136,11 +171,11 @@ fn write_small(root: &Path, calls: u64, job: &Job<'_>) -> anyhow::Result<Outcome
     for chunk in whole.chunks(SMALL_CALL) {
         file.write_all(chunk)?;
         done += 1;
-        if done % 256 == 0 && begun.elapsed() > PATIENCE {
+        if done % 256 == 0 && begun.elapsed() > job.patience {
             break;
         }
     }
-    let result = Done::since(begun, done as f64);
+    let result = Done::since(begun, done as f64).stopped(done < calls);
     drop(file);
     let content = Content::new(job.turn, done * SMALL_CALL as u64);
     Ok(Outcome { done: vec![result], expect: Expect::Files(vec![(name, content)]) })
@@ -148,17 +183,22 @@ fn write_small(root: &Path, calls: u64, job: &Job<'_>) -> anyhow::Result<Outcome
 
 fn log(root: &Path, calls: u64, job: &Job<'_>) -> anyhow::Result<Outcome> {
     let name = format!("log-{}", job.turn);
-    let content = Content::new(job.turn, calls * SMALL_CALL as u64);
-    let whole = content.whole()?;
+    let whole = Content::new(job.turn, calls * SMALL_CALL as u64).whole()?;
     let mut file = File::options().create_new(true).append(true).open(root.join(&name))?;
     let begun = Instant::now();
+    let mut done = 0;
     for chunk in whole.chunks(SMALL_CALL) {
         file.write_all(chunk)?;
         file.sync_all()?;
+        done += 1;
+        if begun.elapsed() > job.patience {
+            break;
+        }
     }
-    let done = Done::since(begun, calls as f64);
+    let result = Done::since(begun, done as f64).stopped(done < calls);
     drop(file);
-    Ok(Outcome { done: vec![done], expect: Expect::Files(vec![(name, content)]) })
+    let content = Content::new(job.turn, done * SMALL_CALL as u64);
+    Ok(Outcome { done: vec![result], expect: Expect::Files(vec![(name, content)]) })
 }
 
 fn overwrite(root: &Path, writes: u64, span: u64, job: &mut Job<'_>, drain: Drain<'_>) -> anyhow::Result<Outcome> {

@@ -1,6 +1,6 @@
 //! Nothing is left behind: a run has one directory, and whatever mentions it (processes, mounts) goes with it, at the
 //! end, after an error, on Ctrl-C, and, for a run that was killed, at the next start. A work that hangs has a limit, too:
-//! its daemon is killed, and the work fails.
+//! its daemon is killed, and the work fails; and so has the run.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,10 +9,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use ec2mpi_tests::{host, site};
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-
-use crate::procs;
+use tokio::signal::unix::{SignalKind, signal};
 
 const PREFIX: &str = "e2m-bench-";
 
@@ -25,12 +24,7 @@ pub(crate) struct Ground {
 
 impl Ground {
     /// Clears away what killed runs left, makes the directories and starts to wait for signals.
-    ///
-    /// Must be called while the process has one thread: others would take the signals.
     pub(crate) fn new(disk: &Path, server: &Path) -> anyhow::Result<Self> {
-        let mut signals = SigSet::empty();
-        [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().for_each(|signal| signals.add(signal));
-        signals.thread_block().context("blocking signals")?;
         let mut made = Vec::new();
         for parent in [disk, server] {
             // The kernel tells of mounts and programs by their whole paths.
@@ -45,19 +39,31 @@ impl Ground {
             made.push(directory);
         }
         let ground = Self { disk: made[0].clone(), server: made[1].clone() };
-        let directories = made.clone();
-        std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-            if let Ok(signal) = signals.wait() {
-                eprintln!("{signal}: cleaning up");
-                // What would be started from now on would be overlooked.
-                let _nothing_more = starting();
-                directories.iter().for_each(|directory| host::remove(directory, None));
-                std::process::exit(130);
-            }
-        })?;
-        std::thread::Builder::new().name("watch".to_owned()).spawn(watch)?;
+        wait_for_signals(made.clone())?;
+        std::thread::Builder::new().name("watch".to_owned()).spawn(move || watch(&made))?;
         Ok(ground)
     }
+}
+
+/// By handlers: programs would inherit a mask, and not end when they are asked to.
+fn wait_for_signals(directories: Vec<PathBuf>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let entered = runtime.enter();
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    drop(entered);
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        let came = runtime.block_on(async {
+            tokio::select! {
+                _ = interrupt.recv() => "SIGINT",
+                _ = terminate.recv() => "SIGTERM",
+                _ = hangup.recv() => "SIGHUP",
+            }
+        });
+        give_up(came, &directories);
+    })?;
+    Ok(())
 }
 
 impl Drop for Ground {
@@ -87,52 +93,85 @@ static STARTING: Mutex<()> = Mutex::new(());
 
 /// Leave to start a program that mentions a directory of the run; never given once the run is being cleared away.
 pub(crate) fn starting() -> MutexGuard<'static, ()> {
-    STARTING.lock().unwrap_or_else(PoisonError::into_inner)
+    lock(&STARTING)
 }
 
 /// The work that runs now.
 static WATCHED: Mutex<Option<Watched>> = Mutex::new(None);
+/// When the run is over, whatever it does.
+static END: Mutex<Option<Instant>> = Mutex::new(None);
 
 #[derive(Debug)]
 struct Watched {
     deadline: Instant,
-    daemon: i32,
+    base: PathBuf,
     fired: bool,
 }
 
-/// While it lives, a daemon is killed when the time is over: that ends every call into its mount.
+/// While it lives, and the time is over, whatever mentions a system's directory is killed: the daemon, which ends every
+/// call into its mount, and the programs that work there.
 #[derive(Debug)]
 pub(crate) struct Limit;
 
 impl Limit {
-    pub(crate) fn new(limit: Duration, daemon: Option<i32>) -> Self {
-        let watched = daemon.map(|daemon| Watched { deadline: Instant::now() + limit, daemon, fired: false });
-        *WATCHED.lock().unwrap_or_else(PoisonError::into_inner) = watched;
+    /// `base` is the directory of the system; without one nothing is watched.
+    pub(crate) fn new(limit: Duration, base: Option<&Path>) -> Self {
+        let deadline = Instant::now() + limit;
+        let watched = base.map(|base| Watched { deadline, base: base.to_owned(), fired: false });
+        *lock(&WATCHED) = watched;
         Self
     }
 
     /// Whether it had to.
     pub(crate) fn fired(&self) -> bool {
-        WATCHED.lock().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(|watched| watched.fired)
+        lock(&WATCHED).as_ref().is_some_and(|watched| watched.fired)
     }
 }
 
 impl Drop for Limit {
     fn drop(&mut self) {
-        *WATCHED.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *lock(&WATCHED) = None;
     }
 }
 
-fn watch() {
+/// Kills whatever mentions something in a system's directory.
+pub(crate) fn kill_all(base: &Path) {
+    // With the slash `ours` is not in `ours-plain`.
+    for process in host::processes_of(&base.join("")) {
+        // One that has ended meanwhile is what is wanted.
+        let _ = kill(Pid::from_raw(process.pid), Signal::SIGKILL);
+    }
+}
+
+/// From now on the run ends at `end` by force, if it has not ended by itself.
+pub(crate) fn end_at(end: Instant) {
+    *lock(&END) = Some(end);
+}
+
+fn lock<T>(mutex: &'static Mutex<T>) -> MutexGuard<'static, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn watch(directories: &[PathBuf]) {
     loop {
         std::thread::sleep(Duration::from_millis(250));
-        let mut watched = WATCHED.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(watched) = watched.as_mut().filter(|watched| !watched.fired && watched.deadline < Instant::now()) {
+        let late = |instant: Instant| instant < Instant::now();
+        if lock(&END).is_some_and(late) {
+            give_up("the time is over, and something still runs", directories);
+        }
+        let mut watched = lock(&WATCHED);
+        if let Some(watched) = watched.as_mut().filter(|watched| late(watched.deadline)) {
             watched.fired = true;
-            for pid in procs::tree(watched.daemon) {
-                // One that has ended meanwhile is what is wanted.
-                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-            }
+            kill_all(&watched.base);
         }
     }
+}
+
+/// Clears everything away and ends the process. The report has what was written last.
+fn give_up(why: &str, directories: &[PathBuf]) -> ! {
+    eprintln!("{why}: cleaning up");
+    // What would be started from now on would be overlooked.
+    let _nothing_more = starting();
+    directories.iter().for_each(|directory| host::remove(directory, None));
+    std::process::exit(130);
 }

@@ -6,17 +6,15 @@ use crate::content::Content;
 use crate::material::Material;
 use crate::seed::Expect;
 
-/// How long a loop over many files or places goes on; then what it has done counts, by rate.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(45);
-
 /// What a system's files are by now.
 #[derive(Debug, Clone)]
 pub(crate) struct State {
     pub(crate) big: Content,
     /// The directory of the small files.
     pub(crate) small: String,
-    /// The directory the tree was unpacked in.
+    /// The directory the tree was unpacked in, and how many files of it there are.
     pub(crate) tree: String,
+    pub(crate) tree_files: u64,
 }
 
 /// What is needed to do a work.
@@ -28,6 +26,8 @@ pub(crate) struct Job<'a> {
     /// Files in `small/`, and whether that is fewer than others have.
     pub(crate) files: u64,
     pub(crate) few: bool,
+    /// After so long a work on many things is stopped; then what it has done counts, by rate.
+    pub(crate) patience: Duration,
     /// Whether fsync waits for S3; otherwise the clock runs until the drain is done.
     pub(crate) fsync_in_s3: bool,
     pub(crate) state: &'a mut State,
@@ -38,11 +38,22 @@ pub(crate) struct Job<'a> {
 pub(crate) struct Done {
     pub(crate) amount: f64,
     pub(crate) time: Duration,
+    /// It was stopped before it was through.
+    pub(crate) stopped: bool,
 }
 
 impl Done {
     pub(crate) fn since(begun: Instant, amount: f64) -> Self {
-        Self { amount, time: begun.elapsed() }
+        Self::in_time(amount, begun.elapsed())
+    }
+
+    pub(crate) fn in_time(amount: f64, time: Duration) -> Self {
+        Self { amount, time, stopped: false }
+    }
+
+    /// The same, stopped before it was through.
+    pub(crate) fn stopped(self, stopped: bool) -> Self {
+        Self { stopped, ..self }
     }
 }
 

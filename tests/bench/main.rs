@@ -1,18 +1,22 @@
 //! `volume-bench`: ours and others through the same work, on the same S3 server, behind the same lab, in one run.
 //!
 //! [`works`] and [`scenes`] say what is measured and what must be reached; [`run`] is the schedule; [`systems`] are who
-//! takes part; [`files`] and [`bare`] do the works; [`report`] turns what was measured into rows. Run it by `make bench`.
+//! takes part; [`files`] and [`bare`] do the works; [`book`] keeps what was measured, and [`report`] turns it into rows.
+//! Run it by `make bench`.
 //!
 //! Invariants: what is measured goes through the lab, and nothing else does; contents are checked; a work that fails is
-//! a row that says so; nothing outside 127.0.0.1 is asked; nothing is left behind.
+//! a row that says so, and so is one that there was no time for; a run ends within its time; nothing outside 127.0.0.1 is
+//! asked; nothing is left behind.
 
 mod bare;
+mod book;
 mod content;
 mod daemon;
 mod files;
 mod guard;
 mod job;
 mod material;
+mod plan;
 mod procs;
 mod report;
 mod run;
@@ -24,8 +28,6 @@ mod stats;
 mod systems;
 mod works;
 
-use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -35,13 +37,13 @@ use anyhow::{Context, ensure};
 use clap::Parser;
 use ec2mpi_tests::place;
 
+use self::book::Book;
 use self::guard::Ground;
 use self::material::Material;
-use self::report::{Report, Sample, markdown, rows};
+use self::plan::Costs;
 use self::run::{Stage, play};
 use self::server::{Kind, Setting, Tools};
-use self::systems::Promise;
-use self::works::{Name, Row, Scene, Sizes};
+use self::works::{Name, Scene, Sizes};
 
 /// So much memory and more: the S3 server stores in memory, not on the disk that it would share with the caches.
 const ROOMY: u64 = 16 << 30;
@@ -56,10 +58,10 @@ struct Args {
     /// Sizes, as a part of the whole.
     #[arg(long)]
     scale: Option<f64>,
-    /// Times that every scene is played, as long as there is time.
+    /// Times that a scene is played at most; otherwise as long as there is time, and something to be found out.
     #[arg(long)]
     rounds: Option<usize>,
-    /// No repetition begins after so many minutes.
+    /// The whole run takes no longer; what there is no time for is said to be missing.
     #[arg(long)]
     minutes: Option<f64>,
     /// Only those.
@@ -102,66 +104,66 @@ fn bench(args: &Args) -> anyhow::Result<()> {
     let ground = Ground::new(&out, &args.server_dir.clone().unwrap_or_else(|| server_parent(&out)))?;
     let names = names(args, &tools);
     let sizes = Sizes::scaled(args.scale.unwrap_or(if args.quick { 0.25 } else { 1.0 }));
+    let budget = Duration::from_secs_f64(60.0 * args.minutes.unwrap_or(if args.quick { 7.5 } else { 38.0 }));
+    let end = begun + budget.saturating_sub(CLOSING.min(budget / 10));
+    guard::end_at(begun + budget);
     let machine = procs::machine();
     eprintln!("{machine}; the S3 server stores in {}", ground.server.display());
     let material = Material::new(&ground.disk.join("material"), sizes).context("making what is worked on")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let runtime = Arc::new(runtime);
-    let chosen = chosen(args, scenes::scenes(&sizes))?;
-    let mut samples: Vec<Sample> = Vec::new();
-    let plan = settings(args);
-    let minutes = args.minutes.unwrap_or(if args.quick { 7.0 } else { 38.0 });
-    for (index, (setting, rounds, core_only)) in plan.iter().enumerate() {
-        let scenes: Vec<Scene> =
-            chosen.iter().filter(|scene| scene.core || !core_only || !args.scenes.is_empty()).cloned().collect();
-        let share = if index == 0 { FIRST_SHARE } else { (1.0 - FIRST_SHARE) * index as f64 / (plan.len() - 1) as f64 };
-        let until = if index == 0 { share } else { FIRST_SHARE + share };
-        let until = if plan.len() == 1 { 1.0 } else { until };
+    let promises = names.iter().map(|name| (*name, systems::promise(*name, &tools))).collect();
+    let mut book = Book::new(&out, begun, machine, sizes, promises);
+    let promises = book.promises.clone();
+    let plan = settings(args, &chosen(args, scenes::scenes(&sizes))?);
+    for (setting, scenes) in &plan {
+        scenes.iter().flat_map(|scene| &scene.phases).for_each(|phase| book.plan(*setting, phase, &names));
+    }
+    let mut costs = Costs::new(sizes);
+    for (index, (setting, scenes)) in plan.iter().enumerate() {
+        // Those behind it are played once.
+        let behind: Duration = plan[index + 1..].iter().map(|(_, scenes)| once(&costs, scenes, &names)).sum();
+        let own = once(&costs, scenes, &names);
         let stage = Stage {
             ground: &ground,
             material: &material,
             tools: &tools,
             runtime: Arc::clone(&runtime),
+            promises: &promises,
             setting: *setting,
             names: names.clone(),
-            rounds: args.rounds.unwrap_or(*rounds),
-            deadline: begun + Duration::from_secs_f64(minutes * 60.0 * until),
+            rounds: args.rounds,
+            until: plan::before_those_behind(Instant::now(), end, own, behind),
         };
-        samples.extend(play(&stage, &scenes).with_context(|| setting.text())?);
+        play(&stage, scenes, &mut costs, &mut book).with_context(|| setting.text())?;
     }
-    let table: Vec<Row> = chosen.iter().flat_map(|scene| &scene.phases).flat_map(|phase| phase.rows).copied().collect();
-    let promises = names.iter().map(|name| (*name, systems::promise(*name))).collect();
-    let rows = rows(&samples, &table, &promises);
-    let named = promises.iter().map(|(name, promise)| (name.text(), *promise)).collect::<BTreeMap<&str, Promise>>();
-    let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
-    let report = Report {
-        machine: format!("{machine} at the start"),
-        command: format!("volume-bench {command}").trim_end().to_owned(),
-        seconds: begun.elapsed().as_secs_f64(),
-        sizes,
-        promises: named,
-        rows,
-    };
-    write(&report, &out)
+    book.write(true)
 }
 
-/// The first setting has most of the time, and all scenes.
-const FIRST_SHARE: f64 = 0.7;
+/// What is left of the time when the last turn must end: for clearing away.
+const CLOSING: Duration = Duration::from_secs(25);
 
-/// Settings, with rounds, and whether only the core of the scenes is played.
-fn settings(args: &Args) -> Vec<(Setting, usize, bool)> {
+/// What all scenes are expected to take.
+fn once(costs: &Costs, scenes: &[Scene], names: &[Name]) -> Duration {
+    let wanted = |phase: &works::Phase| phase.who.iter().copied().filter(|name| names.contains(name)).collect();
+    scenes.iter().map(|scene| costs.scene(scene, &scene.phases.iter().map(wanted).collect::<Vec<_>>())).sum()
+}
+
+/// The settings with their scenes: all under the first, the core of them under the others.
+fn settings(args: &Args, chosen: &[Scene]) -> Vec<(Setting, Vec<Scene>)> {
     let all = [
-        (Setting::distant(Kind::Seaweedfs), 3, false),
-        (Setting::near(Kind::Seaweedfs), 1, true),
-        (Setting::distant(Kind::Own), 1, true),
-        (Setting::near(Kind::Own), 1, true),
+        Setting::distant(Kind::Seaweedfs),
+        Setting::near(Kind::Seaweedfs),
+        Setting::distant(Kind::Own),
+        Setting::near(Kind::Own),
     ];
-    let wanted = |(setting, _, _): &(Setting, usize, bool)| {
+    let wanted = all.into_iter().filter(|setting| {
         args.server.is_none_or(|server| setting.server == server)
             && args.latency.is_none_or(|latency| setting.latency_ms == latency)
-    };
-    let wanted = all.into_iter().filter(wanted);
-    if args.quick { wanted.take(1).map(|(setting, _, core)| (setting, 1, core)).collect() } else { wanted.collect() }
+    });
+    let wanted = wanted.take(if args.quick { 1 } else { 4 }).enumerate();
+    let scenes = |first: bool| chosen.iter().filter(move |scene| first || scene.core || !args.scenes.is_empty());
+    wanted.map(|(index, setting)| (setting, scenes(index == 0).cloned().collect())).collect()
 }
 
 /// Who takes part; says who cannot.
@@ -191,20 +193,4 @@ fn server_parent(out: &Path) -> PathBuf {
     let shared = Path::new(SHARED_MEMORY);
     let free = nix::sys::statvfs::statvfs(shared).map_or(0, |found| found.blocks_available() * found.fragment_size());
     if procs::available() > ROOMY && free > ROOMY / 2 { shared.to_owned() } else { out.to_owned() }
-}
-
-fn write(report: &Report, out: &Path) -> anyhow::Result<()> {
-    let (json, table) = (out.join("volume.json"), out.join("volume.md"));
-    fs::write(&json, serde_json::to_string_pretty(report)? + "\n")?;
-    fs::write(&table, markdown(report))?;
-    let verdicts = report.rows.iter().flat_map(|line| &line.targets);
-    let missed = verdicts.clone().filter(|verdict| verdict.held == Some(false)).count();
-    let held = verdicts.filter(|verdict| verdict.held == Some(true)).count();
-    eprintln!(
-        "{held} targets held, {missed} missed, in {:.0} s; wrote {} and {}",
-        report.seconds,
-        json.display(),
-        table.display()
-    );
-    Ok(())
 }

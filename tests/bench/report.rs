@@ -1,10 +1,12 @@
 //! Pure: from samples to rows, from rows to JSON and to a table.
 
 mod markdown;
+pub(crate) mod need;
 mod rows;
+mod verdict;
 
 pub(crate) use self::markdown::markdown;
-pub(crate) use self::rows::{Report, rows};
+pub(crate) use self::rows::{Planned, Report, rows};
 
 use ec2mpi_tests::lab::Traffic;
 
@@ -24,8 +26,10 @@ pub(crate) struct Sample {
     pub(crate) value: Result<f64, String>,
     /// MiB, files or calls that were done.
     pub(crate) amount: f64,
-    /// It did fewer than others.
-    pub(crate) few: bool,
+    /// It did fewer than others, or was stopped before it was through.
+    pub(crate) fewer: bool,
+    /// Seconds of the measurement with everything around it.
+    pub(crate) turn: f64,
     /// Seconds of processor time of the daemon.
     pub(crate) cpu: f64,
     /// Its peak of resident memory.

@@ -62,6 +62,10 @@ pub(crate) trait System {
     fn root(&self) -> Option<&Path>;
     /// Waits until everything written so far is in S3.
     fn drain(&mut self) -> anyhow::Result<()>;
+    /// The directory that everything of it mentions.
+    fn base(&self) -> Option<&Path> {
+        self.root().and_then(Path::parent)
+    }
     /// The process that serves the mount.
     fn daemon(&self) -> Option<i32>;
     /// The bucket as the bare client sees it.
@@ -111,7 +115,7 @@ pub(crate) fn systems(
     let make = |name: &Name| -> anyhow::Result<Box<dyn System>> {
         let place = place(*name)?;
         Ok(match name {
-            Name::Ours | Name::OursPlain => Box::new(Mounted::new(ours::Ours::new(*name), place)),
+            Name::Ours | Name::OursPlain | Name::OursDisk => Box::new(Mounted::new(ours::Ours::new(*name), place)),
             Name::S3fs => Box::new(Mounted::new(s3fs::S3fs::default(), place)),
             Name::Rclone => Box::new(Mounted::new(rclone::Rclone::default(), place)),
             Name::Juicefs | Name::JuicefsWriteback => {
@@ -125,9 +129,9 @@ pub(crate) fn systems(
 }
 
 /// What a system promises with the settings it has here.
-pub(crate) const fn promise(name: Name) -> Promise {
+pub(crate) fn promise(name: Name, tools: &Tools) -> Promise {
     match name {
-        Name::Ours | Name::OursPlain => ours::PROMISE,
+        Name::Ours | Name::OursPlain | Name::OursDisk => ours::promise(name, tools),
         Name::S3fs => s3fs::PROMISE,
         Name::Rclone => rclone::PROMISE,
         Name::Juicefs => juicefs::PROMISE,
@@ -141,8 +145,7 @@ pub(crate) const fn promise(name: Name) -> Promise {
 pub(crate) fn missing(name: Name, tools: &Tools) -> Option<String> {
     let there = |path: PathBuf| (!path.exists()).then(|| format!("{} is missing", path.display()));
     match name {
-        Name::Ours => there(tools.agent()),
-        Name::OursPlain => ours::cannot_be_plain(tools),
+        Name::Ours | Name::OursPlain | Name::OursDisk => there(tools.agent()).or_else(|| ours::missing(name, tools)),
         Name::S3fs => there(PathBuf::from(s3fs::PROGRAM)),
         Name::Rclone => there(tools.peer("rclone")),
         Name::Juicefs | Name::JuicefsWriteback => {

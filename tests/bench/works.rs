@@ -10,6 +10,8 @@ pub(crate) enum Name {
     Ours,
     /// The same, with the kernel's passthrough of file data turned off.
     OursPlain,
+    /// The same, with close waiting for the disk itself.
+    OursDisk,
     S3fs,
     Rclone,
     Juicefs,
@@ -21,9 +23,10 @@ pub(crate) enum Name {
 }
 
 impl Name {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Ours,
         Self::OursPlain,
+        Self::OursDisk,
         Self::S3fs,
         Self::Rclone,
         Self::Juicefs,
@@ -36,6 +39,7 @@ impl Name {
         match self {
             Self::Ours => "ours",
             Self::OursPlain => "ours-plain",
+            Self::OursDisk => "ours-disk",
             Self::S3fs => "s3fs",
             Self::Rclone => "rclone",
             Self::Juicefs => "juicefs",
@@ -119,7 +123,7 @@ pub(crate) enum Seed {
 /// In which state the caches are when the clock starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Before {
-    /// As the phase before left them.
+    /// Mounted, whatever was done before.
     AsIs,
     /// Mounted anew with empty caches.
     Cold,
@@ -136,8 +140,14 @@ pub(crate) enum Act {
     Idle,
     /// Read `big.bin` from its beginning to its end.
     ReadAll,
+    /// The same with its attributes known, again and again: one time is over in milliseconds.
+    ReadAgain,
     /// Read pages of `big.bin` at random.
     ReadRandom { reads: u64 },
+    /// The same with its attributes known, for some time at least.
+    ReadRandomAgain { reads: u64 },
+    /// Open `big.bin` and read its first page, when it was last used more than a second ago.
+    Reopen,
     /// Stat, then open and read the first page of each of the cold files.
     FirstByte,
     /// Write a new file as large as `big.bin`, then close, or fsync and close.
@@ -226,6 +236,25 @@ pub(crate) struct Row {
     pub(crate) title: &'static str,
     pub(crate) unit: Unit,
     pub(crate) targets: &'static [Target],
+    /// Why others are expected to be faster, where they are.
+    pub(crate) expected: Option<&'static str>,
+}
+
+impl Row {
+    /// The same, of a work that others are expected to do faster.
+    pub(crate) const fn behind(self, why: &'static str) -> Self {
+        Self { expected: Some(why), ..self }
+    }
+
+    /// What a system has to reach in it.
+    pub(crate) fn targets_of(&self, name: Name) -> &'static [Target] {
+        match name {
+            Name::Ours => self.targets,
+            // What the file system does on kernels without passthrough.
+            Name::OursPlain if self.id == "re-read" => &[Target::Times(0.5, Whom::Native)],
+            _ => &[],
+        }
+    }
 }
 
 /// An act, how often, in which state, by whom. It gives a value for each of its rows, in this order.
@@ -233,10 +262,19 @@ pub(crate) struct Row {
 pub(crate) struct Phase {
     pub(crate) act: Act,
     pub(crate) before: Before,
-    /// Times in a round; the systems take turns.
+    /// It needs what the phase before has made.
+    pub(crate) chained: bool,
+    /// Times in a round at most, as long as it is not clear who is faster; the systems take turns.
     pub(crate) repeats: usize,
     pub(crate) who: &'static [Name],
     pub(crate) rows: &'static [Row],
+}
+
+impl Phase {
+    /// Its first row's.
+    pub(crate) fn id(&self) -> &'static str {
+        self.rows[0].id
+    }
 }
 
 /// Phases on the same data.
@@ -249,14 +287,6 @@ pub(crate) struct Scene {
     pub(crate) few: &'static [Name],
     /// Measured under every setting, not under the first alone.
     pub(crate) core: bool,
-}
-
-impl Scene {
-    /// Everybody who has a part in it.
-    pub(crate) fn who(&self) -> Vec<Name> {
-        let takes_part = |name: &Name| self.phases.iter().any(|phase| phase.who.contains(name));
-        Name::ALL.into_iter().filter(takes_part).collect()
-    }
 }
 
 /// How large everything is.
@@ -278,6 +308,8 @@ pub(crate) struct Sizes {
     pub(crate) small_writes: u64,
     pub(crate) log_calls: u64,
     pub(crate) stat_calls: u64,
+    /// Seconds after which a work on many things is stopped; then what it has done counts, by rate.
+    pub(crate) patience: f64,
 }
 
 impl Sizes {
@@ -296,11 +328,12 @@ impl Sizes {
             program_mib: of(50, 4),
             sources: of(32, 8),
             random_reads: of(1000, 50),
-            warm_reads: of(40_000, 2000),
+            warm_reads: of(40_000, 10_000),
             random_writes: of(2000, 50),
             small_writes: of(200_000, 10_000),
             log_calls: of(20, 5),
             stat_calls: of(20_000, 1000),
+            patience: (45.0 * scale).clamp(5.0, 45.0),
         }
     }
 }

@@ -9,9 +9,19 @@ use crate::works::Name;
 
 /// What keeps file data out of the kernel's passthrough.
 const PLAIN: &str = "--no-passthrough";
+/// What makes close wait until data and journal are on the disk.
+const DISK: &str = "--close=disk";
 
-pub(super) const PROMISE: Promise =
-    Promise { attr_ttl: "1 s", excl: "node", close: "journaled on the local disk", fsync: "in S3", fsync_in_s3: true };
+const PROMISE: Promise =
+    Promise { attr_ttl: "1 s", excl: "node", close: "on the local disk", fsync: "in S3", fsync_in_s3: true };
+
+/// What it promises: a close that does not wait for the disk is one of three where there are three.
+pub(super) fn promise(name: Name, tools: &Tools) -> Promise {
+    if name != Name::OursDisk && has_close_disk(tools) {
+        return Promise { close: "journaled, on the local disk within a second", ..PROMISE };
+    }
+    PROMISE
+}
 
 #[derive(Debug)]
 pub(super) struct Ours {
@@ -50,9 +60,11 @@ impl Program for Ours {
         let mut command = agent(place, "mount");
         command.args(["--foreground", "--region", "us-east-1", "--endpoint", &s3.endpoint]);
         command.arg("--cache-dir").arg(&place.cache).arg(&self.bucket).arg(&place.root);
-        if self.name == Name::OursPlain {
-            command.arg(PLAIN);
-        }
+        match self.name {
+            Name::OursPlain => command.arg(PLAIN),
+            Name::OursDisk => command.arg(DISK),
+            _ => &mut command,
+        };
         command.env("AWS_ACCESS_KEY_ID", &s3.key).env("AWS_SECRET_ACCESS_KEY", &s3.secret);
         command.env("AWS_EC2_METADATA_DISABLED", "true").env("EC2MPI_LOG", "warn");
         Ok(command)
@@ -63,9 +75,21 @@ impl Program for Ours {
     }
 }
 
-/// Whether this version has a passthrough that could be turned off.
-pub(super) fn cannot_be_plain(tools: &Tools) -> Option<String> {
-    let help = Command::new(tools.agent()).args(["mount", "--help"]).output();
-    let has_option = help.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(PLAIN));
-    (!has_option).then(|| format!("the agent has no {PLAIN}"))
+/// Why a variant cannot take part with this version of the agent.
+pub(super) fn missing(name: Name, tools: &Tools) -> Option<String> {
+    let lacks = |option: &str| Some(format!("the agent has no {option}"));
+    match name {
+        Name::OursPlain if !help(tools).contains(PLAIN) => lacks(PLAIN),
+        Name::OursDisk if !has_close_disk(tools) => lacks(DISK),
+        _ => None,
+    }
+}
+
+fn has_close_disk(tools: &Tools) -> bool {
+    help(tools).lines().skip_while(|line| !line.contains("--close")).take(12).any(|line| line.contains("- disk"))
+}
+
+fn help(tools: &Tools) -> String {
+    let output = Command::new(tools.agent()).args(["mount", "--help"]).output();
+    output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
 }

@@ -74,9 +74,12 @@ impl Program for Rclone {
         Ok(command)
     }
 
+    /// A closed file is queued a moment after close has returned: it counts as done when it is so three times.
     fn drain(&mut self, _place: &Place) -> anyhow::Result<()> {
         let begun = Instant::now();
-        while self.unsent()? > 0 {
+        let mut done = 0;
+        while done < 3 {
+            done = if self.unsent()? == 0 { done + 1 } else { 0 };
             if begun.elapsed() > DRAIN {
                 bail!("rclone has not sent everything in {} s", DRAIN.as_secs());
             }

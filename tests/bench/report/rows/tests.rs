@@ -1,22 +1,24 @@
 use super::*;
 use crate::report::markdown;
 use crate::server::Kind;
-use crate::works::Sizes;
+use crate::works::{Act, Before, Phase, Sizes, Target, Whom};
 
 const READ: Row = Row {
+    expected: None,
     id: "cold-read",
     title: "cold sequential read",
     unit: Unit::MibPerSecond,
     targets: &[Target::Times(0.9, Whom::Limit), Target::Times(1.0, Whom::BestPeer), Target::SentAtMost(1.0)],
 };
 const FIRST: Row = Row {
+    expected: Some("a reason"),
     id: "first-byte",
     title: "first byte",
     unit: Unit::Milliseconds,
     targets: &[Target::Times(1.0 / 1.3, Whom::Limit), Target::LimitAnd { milliseconds: 5.0 }],
 };
 
-fn sample(work: &'static str, system: Name, pair: usize, value: f64) -> Sample {
+pub(crate) fn sample(work: &'static str, system: Name, pair: usize, value: f64) -> Sample {
     Sample {
         setting: Setting::distant(Kind::Seaweedfs),
         work,
@@ -24,11 +26,30 @@ fn sample(work: &'static str, system: Name, pair: usize, value: f64) -> Sample {
         pair,
         value: Ok(value),
         amount: 512.0,
-        few: system == Name::S3fs,
+        fewer: system == Name::S3fs,
+        turn: 2.0,
         cpu: 0.5,
         peak_mib: if system == Name::Bare { 0.0 } else { 100.0 },
         traffic: Traffic { get: 3, sent: 2 << 20, ..Traffic::default() },
     }
+}
+
+pub(crate) fn phase() -> Phase {
+    const ROWS: &[Row] = &[READ];
+    const WHO: &[Name] = &[Name::Ours, Name::S3fs, Name::Juicefs, Name::Bare];
+    Phase { act: Act::ReadAll, before: Before::Cold, chained: false, repeats: 1, who: WHO, rows: ROWS }
+}
+
+/// Everybody in every row.
+fn planned(table: &[Row]) -> Vec<Planned> {
+    let plan = |row: &Row, system| Planned {
+        setting: Setting::distant(Kind::Seaweedfs),
+        row: *row,
+        system,
+        missing: "not reached".to_owned(),
+    };
+    let names = [Name::Ours, Name::S3fs, Name::Juicefs, Name::Bare];
+    table.iter().flat_map(|row| names.map(|name| plan(row, name))).collect()
 }
 
 fn samples() -> Vec<Sample> {
@@ -44,7 +65,7 @@ fn samples() -> Vec<Sample> {
     all
 }
 
-fn promises() -> BTreeMap<Name, Promise> {
+pub(crate) fn promises() -> BTreeMap<Name, Promise> {
     let promise = Promise { attr_ttl: "1 s", excl: "node", close: "x", fsync: "y", fsync_in_s3: true };
     [Name::Ours, Name::S3fs, Name::Juicefs].map(|name| (name, promise)).into()
 }
@@ -55,7 +76,7 @@ fn line(lines: &[Line], work: &str, system: Name) -> Line {
 
 #[test]
 fn ratios_are_of_pairs_and_slower_times_count_as_slower() {
-    let lines = rows(&samples(), &[READ, FIRST], &promises());
+    let lines = rows(&samples(), &planned(&[READ, FIRST]), &promises());
     let read = line(&lines, "cold-read", Name::Ours);
     assert_eq!((read.median, read.min, read.max, read.samples), (Some(142.5), Some(95.0), Some(190.0), 3));
     let near = |ratio: Option<Ratio>, value: f64| (ratio.expect("a ratio").value - value).abs() < 1e-9;
@@ -76,7 +97,7 @@ fn ratios_are_of_pairs_and_slower_times_count_as_slower() {
 fn daemons_have_rows_of_their_own() {
     let mut all = samples();
     all[0].peak_mib = 400.0;
-    let lines = rows(&all, &[READ, FIRST], &promises());
+    let lines = rows(&all, &planned(&[READ, FIRST]), &promises());
     let peak = line(&lines, PEAK.id, Name::Ours);
     assert_eq!((peak.median, peak.targets[0].held), (Some(400.0), Some(false)));
     let cpu = line(&lines, CPU.id, Name::Ours);
@@ -93,10 +114,31 @@ fn a_failure_is_told_and_nothing_is_held_without_a_rival() {
             sample.value = Err("no space".to_owned());
         }
     }
-    let lines = rows(&all, &[READ], &promises());
+    let lines = rows(&all, &planned(&[READ]), &promises());
     let s3fs = line(&lines, "cold-read", Name::S3fs);
     assert_eq!((s3fs.median, s3fs.error.as_deref()), (None, Some("no space")));
-    assert_eq!(line(&lines, "cold-read", Name::Ours).targets[0].held, None);
+    let ours = line(&lines, "cold-read", Name::Ours);
+    assert_eq!((ours.targets[0].held, ours.targets[0].sure), (None, false));
+}
+
+#[test]
+fn what_was_not_measured_is_listed() {
+    let mut all = samples();
+    all.retain(|sample| sample.work != "first-byte" || sample.system != Name::Bare);
+    let mut plan = planned(&[READ, FIRST]);
+    plan[5].missing = "no time".to_owned();
+    let lines = rows(&all, &plan, &promises());
+    let missing = |name| line(&lines, "first-byte", name).missing;
+    assert_eq!(missing(Name::Bare), Some("not reached".to_owned()));
+    assert_eq!((missing(Name::S3fs), missing(Name::Ours)), (Some("no time".to_owned()), None));
+    assert_eq!(line(&lines, "first-byte", Name::Ours).targets[0].held, None, "there is no limit to compare with");
+}
+
+#[test]
+fn the_bill_is_that_of_the_list() {
+    let traffic =
+        Traffic { put: 100, copy: 60, multipart: 20, list: 20, get: 900, head: 100, delete: 7, ..Traffic::default() };
+    assert!((bill(&traffic) - 1.4).abs() < 1e-9);
 }
 
 #[test]
@@ -105,9 +147,10 @@ fn the_table_says_what_the_rows_say() {
         machine: "2 cores".to_owned(),
         command: "make bench".to_owned(),
         seconds: 3.0,
+        finished: false,
         sizes: Sizes::scaled(1.0),
         promises: BTreeMap::new(),
-        rows: rows(&samples(), &[READ, FIRST], &promises()),
+        rows: rows(&samples(), &planned(&[READ, FIRST]), &promises()),
     };
     let text = markdown(&report);
     let row = text.lines().find(|line| line.starts_with("| cold sequential read")).expect("the row");
@@ -117,4 +160,6 @@ fn the_table_says_what_the_rows_say() {
         "{row}"
     );
     assert!(text.contains("| cold-read | ours | 0 | 0 | 0 | 3 |"), "{text}");
+    assert!(text.contains("It was stopped") && text.contains("first byte: a reason"), "{text}");
+    assert!(text.contains("- first byte: s3fs, juicefs (not reached)"), "{text}");
 }
