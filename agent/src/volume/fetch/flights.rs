@@ -13,8 +13,9 @@ pub(crate) struct Flights {
     /// By their start: the end, and how far they have come. They do not overlap.
     under_way: BTreeMap<u64, (u64, watch::Receiver<u64>)>,
     pub(super) pattern: Pattern,
-    /// What is to be fetched ahead.
+    /// What is to be fetched ahead, and in pieces of which size.
     pub(super) plan: Vec<Range<u64>>,
+    pub(super) piece: u64,
     /// Somebody does it.
     pub(super) driven: bool,
 }
