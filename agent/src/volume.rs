@@ -9,6 +9,7 @@
 
 pub mod attr;
 pub(crate) mod breaker;
+pub(crate) mod buffer;
 pub mod cache;
 pub(crate) mod content;
 pub mod control;
@@ -197,6 +198,8 @@ pub(crate) struct Volume {
     pub(crate) reading: Semaphore,
     /// Directories whose attribute records are to be written.
     pub(crate) records: Records,
+    /// For answers to reads.
+    pub(crate) buffers: Arc<buffer::Buffers>,
     /// Names that somebody else replaces while they are opened here.
     pub(crate) contested: Contested,
     /// Directories that somebody walks through.
@@ -256,6 +259,7 @@ impl Volume {
             reads: Reads::default(),
             reading: Semaphore::new(PARALLEL_READING),
             records: Records::default(),
+            buffers: Arc::default(),
             contested: Contested::default(),
             walks: Mutex::default(),
             asking: walk::Asking::default(),

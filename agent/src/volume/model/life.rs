@@ -409,7 +409,7 @@ impl Life {
             if some.is_empty() {
                 return Ok(all);
             }
-            all.extend(some);
+            all.extend_from_slice(&some);
         }
     }
 
