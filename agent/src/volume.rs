@@ -26,6 +26,7 @@ pub mod mount;
 pub(crate) mod name;
 pub(crate) mod ops;
 pub(crate) mod passthrough;
+pub(crate) mod records;
 pub mod repair;
 pub(crate) mod replay;
 pub(crate) mod spill;
@@ -41,6 +42,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use self::attr::{Attr, Owner};
@@ -51,11 +53,15 @@ use self::handle::Handles;
 use self::journal::Journal;
 use self::limits::Limits;
 use self::limits::disk::Unsealed;
+use self::records::Records;
 use self::spill::{Cut, Spills};
 use self::store::ObjectStore;
 use self::tree::{Ino, Tree};
 use self::version::contested::Contested;
 use self::writeback::Queue;
+
+/// Names asked about at a time, ahead of who reads directories.
+const PARALLEL_READING: usize = 128;
 
 /// Whom `O_EXCL` excludes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -113,6 +119,10 @@ pub struct Options {
     pub close: Close,
     /// The kernel may read complete files by itself, where it can.
     pub passthrough: bool,
+    /// Attribute records of directories are read, and written.
+    pub attr_records: bool,
+    /// How quiet it must have been in a directory before its record is written.
+    pub record_after: Duration,
     /// Programs cannot change anything.
     pub read_only: bool,
     /// Programs cannot be run from it.
@@ -141,6 +151,8 @@ impl Options {
             excl: Excl::Node,
             close: Close::Local,
             passthrough: true,
+            attr_records: true,
+            record_after: Duration::from_secs(5),
             read_only: false,
             no_exec: false,
             compat_dir: false,
@@ -182,6 +194,10 @@ pub(crate) struct Volume {
     pub(crate) reads: Reads,
     /// For answers to reads.
     pub(crate) buffers: Arc<buffer::Buffers>,
+    /// Names that are asked about ahead of who reads a directory, at a time.
+    pub(crate) reading: Semaphore,
+    /// Directories whose attribute records are to be written.
+    pub(crate) records: Records,
     /// Names that somebody else replaces while they are opened here.
     pub(crate) contested: Contested,
     /// Directories that somebody walks through.
@@ -240,6 +256,8 @@ impl Volume {
             unsealed: Unsealed::default(),
             reads: Reads::default(),
             buffers: Arc::default(),
+            reading: Semaphore::new(PARALLEL_READING),
+            records: Records::default(),
             contested: Contested::default(),
             walks: Mutex::default(),
             asking: walk::Asking::default(),

@@ -73,15 +73,20 @@ async fn conditions(store: &dyn ObjectStore) {
 async fn copies(store: &dyn ObjectStore) {
     let (from, to) = (key("copies/a b+c"), key("copies/to"));
     let etag = store.put(&from, body("text"), &Headers::default(), &Condition::Always).await.unwrap();
-    let copied = store.copy(&from, &etag, &to, &headers(), &Condition::Absent).await.unwrap();
+    let copied = store.copy(&from, &etag, &to, Some(&headers()), &Condition::Absent).await.unwrap();
     let (info, bytes) = store.get(&to).await.unwrap();
     assert_eq!((info.etag, info.headers, bytes), (copied, headers(), "text".into()));
-    let again = store.copy(&from, &etag, &to, &headers(), &Condition::Absent).await;
+    let again = store.copy(&from, &etag, &to, Some(&headers()), &Condition::Absent).await;
     assert_eq!(again, Err(StoreError::Conflict(to.to_string())));
-    assert!(store.copy(&from, &stale(), &to, &headers(), &Condition::Always).await.is_err());
-    assert!(store.copy(&key("copies/none"), &etag, &to, &headers(), &Condition::Always).await.is_err());
-    store.copy(&from, &etag, &from, &headers(), &Condition::Matches(etag.clone())).await.unwrap();
+    assert!(store.copy(&from, &stale(), &to, Some(&headers()), &Condition::Always).await.is_err());
+    assert!(store.copy(&key("copies/none"), &etag, &to, Some(&headers()), &Condition::Always).await.is_err());
+    store.copy(&from, &etag, &from, Some(&headers()), &Condition::Matches(etag.clone())).await.unwrap();
     assert_eq!(store.head(&from).await.unwrap().headers, headers());
+    let as_it_is = key("copies/as it is");
+    let copied = store.copy(&from, &etag, &as_it_is, None, &Condition::Absent).await.unwrap();
+    let info = store.head(&as_it_is).await.unwrap();
+    assert_eq!((info.etag, info.headers), (copied, headers()), "with its own headers");
+    assert!(store.copy(&from, &etag, &as_it_is, None, &Condition::Absent).await.is_err());
 }
 
 async fn listings(store: &dyn ObjectStore) {

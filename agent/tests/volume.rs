@@ -26,6 +26,8 @@ mod posix;
 mod programs;
 #[path = "volume/real.rs"]
 mod real;
+#[path = "volume/records.rs"]
+mod records;
 #[path = "volume/special.rs"]
 mod special;
 #[path = "volume/walk.rs"]

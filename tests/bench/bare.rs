@@ -135,7 +135,9 @@ fn rename(bucket: &Bucket, job: &mut Job<'_>) -> anyhow::Result<Outcome> {
     let (from, to) = (job.state.small.clone(), format!("moved-{}", job.turn));
     let begun = Instant::now();
     let keys = bucket.list(&format!("{from}/"))?;
-    let pairs = keys.into_iter().map(|(key, _)| (key.clone(), key.replacen(&from, &to, 1))).collect();
+    // The directory's own object is nothing to wait for; SeaweedFS does not copy such ones.
+    let files = keys.into_iter().map(|(key, _)| key).filter(|key| !key.ends_with('/'));
+    let pairs = files.map(|key| (key.clone(), key.replacen(&from, &to, 1))).collect();
     bucket.copy_all(pairs)?;
     let done = Done::since(begun, job.files as f64);
     job.state.small.clone_from(&to);

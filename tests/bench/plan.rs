@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use crate::works::Name::{self, Juicefs, Rclone, S3fs};
+use crate::works::Name::{self, Juicefs, Ours, Rclone, S3fs};
 use crate::works::{Act, Phase, Scene, Seed, Sizes};
 
 /// Seconds of a work, of those for whom it is long: a share of the time after which it is stopped.
@@ -14,12 +14,16 @@ const LONG: &[(&str, Name, f64)] = &[
     ("create", Juicefs, 1.0),
     ("rename", S3fs, 0.9),
     ("rename", Rclone, 0.6),
+    ("list", Rclone, 0.6),
+    ("untar", Ours, 0.8),
     ("untar", S3fs, 1.2),
     ("untar", Rclone, 1.2),
     ("untar", Juicefs, 1.2),
+    ("copy-tree", Ours, 0.8),
     ("copy-tree", S3fs, 0.5),
     ("copy-tree", Rclone, 1.0),
     ("copy-tree", Juicefs, 1.0),
+    ("find", Ours, 0.8),
     ("find", Rclone, 1.0),
     ("remove", S3fs, 0.8),
     ("remove", Rclone, 1.0),
@@ -76,7 +80,12 @@ impl Costs {
     /// The scene's files, made and cleared away.
     pub(crate) fn around(&self, scene: &Scene, wanted: &[Vec<Name>]) -> Duration {
         let systems = players(wanted).len() as f64;
-        let guess = || self.pace() * (0.3 + self.big_mib(scene) / (4.0 * BIG));
+        let files = match scene.seed {
+            Seed::Small | Seed::SmallThroughMount => self.sizes.files as f64 / 400.0,
+            Seed::Cold | Seed::Program => (self.sizes.cold_files * self.sizes.cold_mib) as f64 / BIG,
+            _ => 0.0,
+        };
+        let guess = || self.pace() * (0.3 + files + self.big_mib(scene) / BIG);
         Duration::from_secs_f64(systems * self.scenes.get(scene.name).copied().unwrap_or_else(guess))
     }
 
@@ -127,11 +136,10 @@ pub(crate) fn share(now: Instant, end: Instant, own: Duration, all: Duration) ->
     now + end.saturating_duration_since(now).mul_f64(part.min(1.0))
 }
 
-/// The end of a part of a run: those behind it have what they are expected to need, as far as that is fair.
+/// The end of a part of a run: those behind it have what they are expected to need, but not before this one has it.
 pub(crate) fn before_those_behind(now: Instant, end: Instant, own: Duration, behind: Duration) -> Instant {
     let left = end.saturating_duration_since(now);
-    let fair = share(now, end, own, own + behind);
-    fair.max(now + left.saturating_sub(behind))
+    now + left.saturating_sub(behind).max((own + own / 4).min(left))
 }
 
 /// Why there is no time for something that is expected to take so long.
@@ -146,7 +154,7 @@ pub(crate) fn too_long(now: Instant, until: Instant, expected: Duration) -> Opti
 mod tests {
     use super::*;
     use crate::scenes::scenes;
-    use crate::works::Name::{Native, Ours};
+    use crate::works::Name::Native;
 
     fn named(name: &str, sizes: &Sizes) -> Scene {
         scenes(sizes).into_iter().find(|scene| scene.name == name).expect("a scene")
@@ -190,7 +198,8 @@ mod tests {
         assert_eq!(share(now, now + second * 100, second, second * 4), now + second * 25);
         assert_eq!(share(now + second, now, second, second * 4), now + second);
         assert_eq!(before_those_behind(now, now + second * 100, second * 10, second * 30), now + second * 70);
-        assert_eq!(before_those_behind(now, now + second * 100, second * 90, second * 90), now + second * 50);
+        assert_eq!(before_those_behind(now, now + second * 100, second * 60, second * 90), now + second * 75);
+        assert_eq!(before_those_behind(now, now + second * 100, second * 90, second * 90), now + second * 100);
         assert_eq!(too_long(now, now + second * 10, second * 9), None);
         let why = too_long(now, now + second * 10, second * 12).expect("it does not fit");
         assert_eq!(why, "no time: 12 s expected, 10 s left");

@@ -23,6 +23,8 @@ use crate::server::{Server, Setting, Tools};
 use crate::systems::{self, Promise};
 use crate::works::{Name, Phase, Scene};
 
+/// Characters of an error; some have a whole answer in them.
+const LONGEST: usize = 240;
 /// Nobody needs more.
 const ROUNDS: usize = 12;
 /// Putting a scene's files into one system's bucket may take no longer.
@@ -214,7 +216,7 @@ impl<'a> Run<'a> {
             }
             Err(error) => {
                 player.head &= phase.chained;
-                let error = format!("{error:#}");
+                let error: String = format!("{error:#}").chars().take(LONGEST).collect();
                 eprintln!("  {:14} {:18} failed: {error}", phase.id(), name.text());
                 self.book.add(failed(self.stage.setting, phase, player, pair, &error, begun.elapsed()));
                 player.recover(limit);

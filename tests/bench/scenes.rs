@@ -216,7 +216,8 @@ fn records() -> Scene {
 fn rename() -> Scene {
     const ROWS: &[Row] = &[
         row("rename", "rename a directory, acknowledged", FilesPerSecond, &[Times(100.0, Whom::S3fs)]),
-        row("rename-done", "the same, done in S3", FilesPerSecond, &[Times(10.0, Whom::S3fs)]),
+        row("rename-done", "the same, done in S3", FilesPerSecond, &[Times(10.0, Whom::S3fs)])
+            .behind("for JuiceFS this is one question to its Redis, and no object has another name"),
     ];
     let phases = vec![phase(Act::Rename, Before::AsIs, 1, WITH_LIMIT, ROWS)];
     Scene { few: SLOW_RENAMERS, ..scene("rename", Seed::Small, phases) }

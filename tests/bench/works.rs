@@ -333,7 +333,7 @@ impl Sizes {
             small_writes: of(200_000, 10_000),
             log_calls: of(20, 5),
             stat_calls: of(20_000, 1000),
-            patience: (45.0 * scale).clamp(5.0, 45.0),
+            patience: (45.0 * scale.powf(1.3)).clamp(4.0, 45.0),
         }
     }
 }

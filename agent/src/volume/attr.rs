@@ -28,6 +28,16 @@ const DEFAULT_FILE_MODE: u32 = 0o640;
 const DEFAULT_DIRECTORY_MODE: u32 = 0o750;
 /// What this module owns among the metadata of an object; everything else is kept over a change.
 const OWN_KEYS: [&str; 8] = ["mode", "uid", "gid", "mtime", "ctime", "atime", RDEV, WRITE_ID];
+/// What [`from_object`] understands of other tools.
+const FOREIGN_KEYS: [&str; 7] = [
+    "permissions",
+    "owner",
+    "group",
+    "goog-reserved-posix-mode",
+    "goog-reserved-posix-uid",
+    "goog-reserved-posix-gid",
+    "goog-reserved-file-mtime",
+];
 /// Metadata key of a device's number, which s3fs does not keep.
 const RDEV: &str = "rdev";
 
@@ -189,6 +199,28 @@ pub fn to_headers(attr: &Attr, extra: &Extra, content_type: &str, write: Uuid) -
     metadata.insert("atime".to_owned(), attr.atime.to_string());
     metadata.insert(WRITE_ID.to_owned(), write.to_string());
     Headers { content_type: Some(content_type.to_owned()), metadata, foreign: extra.foreign.clone() }
+}
+
+/// Adds attributes to the headers of an object.
+pub(crate) fn add_attributes(headers: Headers, attr: &Attr) -> Headers {
+    let Headers { content_type, metadata, foreign } = headers;
+    let extra = Extra { content_type: None, metadata, foreign };
+    let mut all = to_headers(attr, &extra, UNKNOWN_TYPE, Uuid::nil());
+    all.metadata.remove(WRITE_ID);
+    Headers { content_type, ..all }
+}
+
+/// Whether metadata says all that [`from_object`] gives (true), or nothing of it (false); none where it says some.
+pub(crate) fn told(headers: &Headers) -> Option<bool> {
+    let has = |name: &&str| headers.metadata.contains_key(*name);
+    if !OWN_KEYS.iter().filter(|name| **name != WRITE_ID).chain(&FOREIGN_KEYS).any(has) {
+        return Some(false);
+    }
+    let parses = |name: &str, parse: fn(&str) -> bool| headers.metadata.get(name).is_some_and(|text| parse(text));
+    let all = parses("mode", |text| parse_base_0(text).is_some())
+        && ["uid", "gid"].iter().all(|name| parses(name, |text| parse_id(text).is_some()))
+        && ["mtime", "ctime", "atime"].iter().all(|name| parses(name, |text| parse_time(text).is_some()));
+    all.then_some(true)
 }
 
 /// The id of the upload that made an object, if it was one of ours.

@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
+use super::store::Requests;
+
 /// The environment variable with the directory of the control sockets.
 pub const RUN_DIR: &str = "EC2MPI_RUN_DIR";
 
@@ -102,6 +104,9 @@ pub struct Status {
     /// Reads for which S3 was asked.
     #[serde(default)]
     pub read_misses: u64,
+    /// Requests sent to S3 since the mount.
+    #[serde(default)]
+    pub requests: Requests,
 }
 
 /// What a volume answers: `ok`, or `error` says why not. The state is always there when the volume could tell it.
@@ -287,6 +292,7 @@ fn describe(status: &Status) -> String {
     lines.push(format!("cache: {} files, {} bytes", status.cached_files, status.cached_bytes));
     let rate = rate.map_or_else(String::new, |rate| format!(", {rate} % from the cache"));
     lines.push(format!("reads: {reads}{rate}"));
+    lines.push(format!("requests to S3: {}", status.requests));
     if status.s3_away {
         lines.push("S3 does not answer".to_owned());
     }
@@ -355,12 +361,14 @@ mod tests {
             lost_found_files: 3,
             read_hits: 9,
             read_misses: 1,
+            requests: Requests { put: 5, list: 2, ..Requests::default() },
             s3_away: true,
             ..Status::default()
         };
         let expected = "b/p mounted at /m by process 7\ndirty: 2 files, 10 bytes; 1 on their way\n\
             failed: 1 files; conflicts: 0\n  f: too large\nlost+found: 3 files in /c/lost+found\n\
-            cache: 0 files, 0 bytes\nreads: 10, 90 % from the cache\nS3 does not answer\n";
+            cache: 0 files, 0 bytes\nreads: 10, 90 % from the cache\n\
+            requests to S3: 5 PUT, 0 GET, 0 HEAD, 2 LIST, 0 COPY, 0 DELETE, 0 parts, 0 for uploads in parts\nS3 does not answer\n";
         assert_eq!(describe(&status), expected);
     }
 

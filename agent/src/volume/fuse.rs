@@ -29,6 +29,7 @@ use super::error::{Result, VolumeError};
 use super::name;
 use super::ops::attributes::Change;
 use super::ops::copy::Side;
+use super::ops::directory::Entry;
 use super::ops::namespace::IfThere;
 use super::ops::parse_name;
 use super::ops::rename::End;
@@ -425,16 +426,12 @@ impl Filesystem for Adapter {
 
     fn readdir(&self, req: &Request, ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         self.run(span!("readdir", req, ino), |volume| async move {
-            match volume.read_directory(Ino(ino.0), fh.0, offset).await {
-                Ok(entries) => {
-                    for entry in entries {
-                        let kind = kind_of(entry.stat.attr.mode);
-                        if reply.add(INodeNo(entry.stat.ino.0), entry.next, kind, name::from_key(&entry.name)) {
-                            break;
-                        }
-                    }
-                    reply.ok();
-                }
+            let fill = |entry: Entry| {
+                let kind = kind_of(entry.stat.attr.mode);
+                reply.add(INodeNo(entry.stat.ino.0), entry.next, kind, name::from_key(&entry.name))
+            };
+            match volume.read_directory(Ino(ino.0), fh.0, offset, fill).await {
+                Ok(()) => reply.ok(),
                 Err(error) => reply.error(errno(&error)),
             }
         });
@@ -442,25 +439,23 @@ impl Filesystem for Adapter {
 
     fn readdirplus(&self, req: &Request, ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
         self.run(span!("readdirplus", req, ino), |volume| async move {
-            let entries = match volume.read_directory(Ino(ino.0), fh.0, offset).await {
-                Ok(entries) => entries,
-                Err(error) => return reply.error(errno(&error)),
-            };
-            for entry in entries {
+            let fill = |entry: Entry| {
                 let attr = file_attr(&entry.stat);
                 let dots = entry.name == "." || entry.name == "..";
                 // The kernel takes a reference for every entry it gets but the dots.
                 if !dots && volume.entry(entry.stat.ino).is_err() {
-                    continue;
+                    return false;
                 }
-                if reply.add(attr.ino, entry.next, name::from_key(&entry.name), &NAME_TTL, &attr, GENERATION) {
-                    if !dots {
-                        volume.forget(entry.stat.ino, 1);
-                    }
-                    break;
+                let full = reply.add(attr.ino, entry.next, name::from_key(&entry.name), &NAME_TTL, &attr, GENERATION);
+                if full && !dots {
+                    volume.forget(entry.stat.ino, 1);
                 }
+                full
+            };
+            match volume.read_directory(Ino(ino.0), fh.0, offset, fill).await {
+                Ok(()) => reply.ok(),
+                Err(error) => reply.error(errno(&error)),
             }
-            reply.ok();
         });
     }
 

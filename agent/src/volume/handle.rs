@@ -7,18 +7,14 @@ use parking_lot::Mutex;
 
 use super::content::Content;
 use super::error::{Result, VolumeError};
+use super::ops::directory::Reading;
 use super::tree::Ino;
 
 /// What the kernel holds open.
 #[derive(Debug, Clone)]
 pub(crate) enum Handle {
-    File {
-        ino: Ino,
-        content: Arc<Content>,
-        write: bool,
-    },
-    /// The names as they were when reading began.
-    Dir(Arc<tokio::sync::Mutex<Option<Vec<String>>>>),
+    File { ino: Ino, content: Arc<Content>, write: bool },
+    Dir(Arc<tokio::sync::Mutex<Reading>>),
 }
 
 /// All of them, by number.

@@ -240,6 +240,11 @@ impl Op {
         }
     }
 
+    /// Whether it writes attributes, whatever it finds. A directory that is there already keeps its own.
+    pub fn has_attr(&self) -> bool {
+        self.has_extra() || matches!(self, Self::Symlink { .. } | Self::Mknod { .. })
+    }
+
     /// Whether it writes other headers than the attributes.
     pub fn has_extra(&self) -> bool {
         matches!(self, Self::Put { .. } | Self::Rename { .. } | Self::SetAttr { .. })

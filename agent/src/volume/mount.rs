@@ -67,6 +67,9 @@ pub struct MountArgs {
     /// The kernel does not read complete files from the cache directory by itself.
     #[arg(long)]
     pub no_passthrough: bool,
+    /// No attribute records of directories are read or written.
+    #[arg(long)]
+    pub no_attr_records: bool,
     /// Nothing can be changed through this mount.
     #[arg(long)]
     pub read_only: bool,

@@ -24,6 +24,7 @@ use super::attr::{Attr, Extra, Owner};
 use super::error::{Result, VolumeError};
 use super::name;
 use super::tree::{Dir, Ino, Kind, Node, Place, Tree, join};
+use super::version::RESERVED;
 
 const MAX_NAME_BYTES: usize = 255;
 const MAX_KEY_BYTES: usize = 1024;
@@ -55,8 +56,8 @@ pub(crate) fn parse_name(name: &OsStr) -> Result<String> {
     if name.starts_with(".fuse_hidden") {
         return Err(VolumeError::Invalid("names of s3fs's deleted files"));
     }
-    if name == super::spill::DIRECTORY {
-        return Err(VolumeError::Invalid("the name of what is kept of open files"));
+    if RESERVED.contains(&name.as_str()) {
+        return Err(VolumeError::Invalid("a name of the volume's own"));
     }
     Ok(name)
 }

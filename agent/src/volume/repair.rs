@@ -4,10 +4,11 @@
 //! - multipart uploads that were begun and not ended (they cost money and are in no listing);
 //! - spilled parts of files that were never finished;
 //! - objects that a move copied and did not delete: both names have the same write id;
+//! - attribute records of directories that are gone;
 //! - conflict copies, for somebody to look at;
 //! - `.fuse_hidden*`, files that were deleted while open on an s3fs mount.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -19,11 +20,13 @@ use serde::Serialize;
 use super::attr;
 use super::cache::lost_notes;
 use super::journal::{self, Op};
+use super::records;
 use super::replay::named_spills;
 use super::spill;
 use super::store::retry::{RetryPolicy, Retrying};
 use super::store::s3::S3Store;
 use super::store::{Condition, ListedObject, ListedUpload, ObjectKey, ObjectStore, StoreError};
+use super::version::directory_key;
 
 /// Objects asked about at a time.
 const PARALLEL: usize = 16;
@@ -43,7 +46,8 @@ pub struct RepairArgs {
     /// parts that it needs for that.
     #[arg(long)]
     pub cache_dir: Option<PathBuf>,
-    /// Remove unfinished uploads, spilled parts and files hidden by s3fs that are older than this many hours.
+    /// Remove unfinished uploads, spilled parts, files hidden by s3fs and records of directories that are gone, where they are
+    /// older than --older-than-hours.
     #[arg(long)]
     pub delete: bool,
     /// What is younger may belong to a volume that is mounted somewhere.
@@ -62,6 +66,8 @@ struct Findings {
     spilled: Vec<String>,
     spilled_bytes: u64,
     hidden: Vec<String>,
+    /// Attribute records of directories that are gone.
+    records: Vec<String>,
     conflicts: Vec<String>,
     /// Names of one and the same write.
     copied_twice: Vec<Vec<String>>,
@@ -114,9 +120,12 @@ async fn find(store: &dyn ObjectStore, before: SystemTime, cached: Cached) -> Re
         result => result?,
     };
     let objects = list(store).await?;
+    let (records, objects): (Vec<_>, Vec<_>) =
+        objects.into_iter().partition(|object| records::directory_of(object.key.as_str()).is_some());
     let objects: Vec<ListedObject> =
         objects.into_iter().filter(|object| !cached.spilled.contains(object.key.as_str())).collect();
     let mut findings = sort(&objects, &uploads, before);
+    findings.records = orphaned(&records, &objects, before);
     (findings.unfinished, findings.lost) = (cached.unfinished, cached.lost);
     findings.torn_bytes = cached.torn_bytes;
     findings.copied_twice = copied_twice(store, &objects).await?;
@@ -157,6 +166,17 @@ fn sort(objects: &[ListedObject], uploads: &[ListedUpload], before: SystemTime) 
         }
     }
     findings
+}
+
+/// Records of directories of which there is no key.
+fn orphaned(records: &[ListedObject], objects: &[ListedObject], before: SystemTime) -> Vec<String> {
+    let keys: BTreeSet<&str> = objects.iter().map(|object| object.key.as_str()).collect();
+    let is_gone = |record: &&ListedObject| {
+        let prefix = directory_key(records::directory_of(record.key.as_str()).unwrap_or_default());
+        let first = keys.range(prefix.as_str()..).next();
+        record.last_modified < before && !first.is_some_and(|key| key.starts_with(&prefix))
+    };
+    records.iter().filter(is_gone).map(|record| record.key.to_string()).collect()
 }
 
 /// `NAME.conflict-NODE-20231114T221320Z`, perhaps with a suffix.
@@ -203,7 +223,7 @@ async fn remove(store: &dyn ObjectStore, findings: &mut Findings) -> Result<(), 
         store.multipart_abort(&ObjectKey::new(key), id).await?;
         findings.deleted += 1;
     }
-    for key in findings.spilled.iter().chain(&findings.hidden) {
+    for key in findings.spilled.iter().chain(&findings.hidden).chain(&findings.records) {
         store.delete(&ObjectKey::new(key), &Condition::Always).await?;
         findings.deleted += 1;
     }
@@ -256,6 +276,7 @@ fn describe(findings: &Findings, args: &RepairArgs) -> String {
     let bytes = findings.spilled_bytes;
     section(&format!("spilled parts of unfinished files, over {age} h old, {bytes} bytes"), findings.spilled.clone());
     section(&format!("hidden by s3fs, over {age} h old"), findings.hidden.clone());
+    section(&format!("attribute records of directories that are gone, over {age} h old"), findings.records.clone());
     section("conflict copies", findings.conflicts.clone());
     let twice = findings.copied_twice.iter().map(|keys| keys.join(" = ")).collect();
     section("copied by a move and not deleted", twice);
@@ -270,7 +291,7 @@ fn describe(findings: &Findings, args: &RepairArgs) -> String {
     }
     match args.delete {
         true => text.push_str(&format!("removed: {}\n", findings.deleted)),
-        false => text.push_str("nothing was changed; --delete removes what the first three list\n"),
+        false => text.push_str("nothing was changed; --delete removes what the first four list\n"),
     }
     text
 }
@@ -295,6 +316,9 @@ mod tests {
         store.insert("d/f.conflict-of-interest", "a text", Headers::default());
         store.insert("d/.fuse_hidden0001", "deleted", Headers::default());
         store.insert(".ec2mpi-spill/c/p/1", "part", Headers::default());
+        for key in [".ec2mpi-attrs/d/.ec2mpi-attrs", ".ec2mpi-attrs/gone/.ec2mpi-attrs"] {
+            store.insert(key, "record", Headers::default());
+        }
         let upload = store.multipart_begin(&ObjectKey::new("big"), &Headers::default()).await.unwrap();
         let young = find(&store, SystemTime::now() - Duration::from_secs(3600), Cached::default()).await.unwrap();
         assert!(young.uploads.is_empty() && young.spilled.is_empty() && young.hidden.is_empty());
@@ -305,11 +329,19 @@ mod tests {
         assert_eq!(findings.uploads, [("big".to_owned(), upload)]);
         assert_eq!(findings.spilled, [".ec2mpi-spill/c/p/1"]);
         assert_eq!((findings.spilled_bytes, findings.hidden.as_slice()), (4, &["d/.fuse_hidden0001".to_owned()][..]));
+        assert_eq!(findings.records, [".ec2mpi-attrs/gone/.ec2mpi-attrs"]);
         assert_eq!(findings.conflicts, ["d/f.conflict-n-20231114T221320Z"]);
         assert_eq!(findings.copied_twice, [["a/x", "b/x"]]);
         remove(&store, &mut findings).await.unwrap();
-        assert_eq!((findings.deleted, store.open_uploads()), (3, 0));
-        let left = ["a/x", "b/x", "c", "d/f.conflict-n-20231114T221320Z", "d/f.conflict-of-interest"];
+        assert_eq!((findings.deleted, store.open_uploads()), (4, 0));
+        let left = [
+            ".ec2mpi-attrs/d/.ec2mpi-attrs",
+            "a/x",
+            "b/x",
+            "c",
+            "d/f.conflict-n-20231114T221320Z",
+            "d/f.conflict-of-interest",
+        ];
         assert_eq!(store.keys(), left);
     }
 

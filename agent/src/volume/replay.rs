@@ -13,7 +13,7 @@ use super::failpoint;
 use super::journal::{Base, Op, Seq, Unfinished};
 use super::name;
 use super::spill::Restored;
-use super::tree::{Child, Dir, Ino, Kind, Node, Opaque, Place, Remote, Tree};
+use super::tree::{Child, Dir, Ino, Kind, Node, Opaque, Place, Remote, Told, Tree};
 use super::writeback::Tag;
 
 /// The cache files that the journal still needs.
@@ -173,7 +173,7 @@ impl Volume {
         let mut node = node(attr, kind, size, version);
         if let Base::Version(etag) = version {
             let (path, etag) = (path.to_owned(), etag.clone());
-            node.remote = Some(Remote { path, etag, size, last_modified: None, racy: true });
+            node.remote = Some(Remote { path, etag, size, last_modified: None, told: Told::All, racy: true });
         }
         node
     }

@@ -3,6 +3,7 @@
 //! [`s3`] is the AWS SDK, [`memory`] a working fake with fault knobs, [`retry`] the one place that decides what is
 //! tried again. Everything above speaks [`ObjectStore`].
 
+mod count;
 pub mod memory;
 pub mod retry;
 pub mod s3;
@@ -14,6 +15,8 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+
+pub use self::count::Requests;
 
 /// A key relative to the volume's prefix: no leading slash, at most 1,024 bytes of UTF-8 with the prefix.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -176,6 +179,9 @@ pub trait Sink: Send + Sync {
 /// A call that returns [`StoreError::Transient`] may or may not have taken effect.
 #[async_trait]
 pub trait ObjectStore: Send + Sync + std::fmt::Debug + 'static {
+    /// The requests that were sent so far, every attempt counted.
+    fn requests(&self) -> Requests;
+
     /// Size, version and headers of an object.
     async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo, StoreError>;
 
@@ -215,13 +221,13 @@ pub trait ObjectStore: Send + Sync + std::fmt::Debug + 'static {
         condition: &Condition,
     ) -> Result<Etag, StoreError>;
 
-    /// Copies one version of an object on the server, headers replaced.
+    /// Copies one version of an object on the server, with new headers or its own.
     async fn copy(
         &self,
         from: &ObjectKey,
         from_etag: &Etag,
         to: &ObjectKey,
-        headers: &Headers,
+        headers: Option<&Headers>,
         condition: &Condition,
     ) -> Result<Etag, StoreError>;
 

@@ -15,13 +15,15 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use self::node::Changed;
-pub(crate) use self::node::{Child, Dir, Kind, Listed, Node, Opaque, Place, Remote, Turn};
+pub(crate) use self::node::{Child, Dir, Kind, Listed, Node, Opaque, Place, Remote, Told, Turn};
 use super::attr::{Attr, Extra};
 use super::error::{Result, VolumeError};
 use super::journal::Seq;
 
 /// Longer than a question to S3 can be on its way.
 const RECENT: Duration = Duration::from_secs(120);
+/// Between a question that came early and whoever it came for.
+const MOMENT: Duration = Duration::from_secs(1);
 /// What is remembered of names without inode is swept at every so many changes.
 const SWEEP: u64 = 512;
 
@@ -86,6 +88,8 @@ pub(crate) enum Remembered {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Hint {
     File,
+    /// Most likely with a marker.
+    Dir,
     Unknown,
     /// It may well be a new name.
     New,
@@ -141,6 +145,12 @@ impl Tree {
     /// Whether it is no older than `grace`, if that is longer than what is trusted anyway.
     pub(crate) fn is_fresh_within(&self, stamp: Option<Stamp>, grace: Duration) -> bool {
         stamp.is_some_and(|stamp| stamp.epoch == self.epoch && stamp.at.elapsed() < self.ttl.max(grace))
+    }
+
+    /// Whether an answer to what was asked then may still be given: where nothing is trusted, for a moment.
+    pub(crate) fn may_answer(&self, asked: Asked) -> bool {
+        let moment = if self.ttl.is_zero() { MOMENT } else { Duration::ZERO };
+        self.is_fresh_within(Some(asked.stamp), moment)
     }
 
     /// Whether S3's word of then will do where it does not answer soon: not one of an earlier epoch, and none where every
@@ -229,12 +239,12 @@ impl Tree {
                 if self.is_local(node) || self.is_fresh(node.checked) {
                     return Ok(Known::Node(*ino));
                 }
-                (if node.is_dir() { Hint::Unknown } else { Hint::File }, node.checked)
+                (hint(node), node.checked)
             }
             Some(Child::Gone(seq)) if self.is_outstanding(Some(*seq)) => return Ok(Known::Absent),
             Some(Child::Absent(stamp)) if self.is_fresh(Some(*stamp)) => return Ok(Known::Absent),
             Some(Child::Listed(Listed::File { .. })) => (Hint::File, None),
-            Some(Child::Listed(Listed::Dir)) => (Hint::Unknown, None),
+            Some(Child::Listed(Listed::Dir)) => (Hint::Dir, None),
             Some(Child::Gone(_) | Child::Absent(_)) | None if self.is_fresh(dir.listed) => return Ok(Known::Absent),
             Some(Child::Absent(stamp)) => (Hint::New, Some(*stamp)),
             Some(Child::Gone(_)) => (Hint::New, None),
@@ -409,6 +419,15 @@ impl Tree {
         let dir = self.get(dir)?.dir()?;
         let there = dir.children.iter().filter(|(_, child)| matches!(child, Child::Node(_) | Child::Listed(_)));
         Ok(there.map(|(name, _)| name.clone()).collect())
+    }
+}
+
+/// What an inode most likely still is.
+fn hint(node: &Node) -> Hint {
+    match &node.kind {
+        Kind::Dir(dir) if dir.marker => Hint::Dir,
+        Kind::Dir(_) => Hint::Unknown,
+        Kind::File(_) | Kind::Symlink(_) | Kind::Special => Hint::File,
     }
 }
 

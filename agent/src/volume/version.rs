@@ -13,11 +13,11 @@ use self::contested::Seen;
 use super::Volume;
 use super::attr;
 use super::error::{Result, VolumeError};
-use super::name;
 use super::ops::data::SMALL;
 use super::store::{ObjectInfo, ObjectKey, Page, StoreError};
 use super::tree::adopt::Found;
 use super::tree::{Hint, Ino, Known, Listed, Place, Question, Remembered, join};
+use super::{name, records, spill};
 
 /// S3's limit.
 const PAGE: u16 = 1000;
@@ -25,8 +25,17 @@ const PAGE: u16 = 1000;
 const LOOKED_UP: Duration = Duration::from_secs(1);
 /// How often a question is asked again because its directory was moved meanwhile, and is somewhere else now.
 const MOVES: usize = 10;
+/// Names of our own, wherever they are.
+pub(crate) const RESERVED: [&str; 2] = [spill::DIRECTORY, records::DIRECTORY];
 /// What Hadoop puts behind the name of an empty directory.
 const FOLDER: &str = "_$folder$";
+
+/// What S3 said of a name, not merged yet.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    question: Question,
+    found: Option<Found>,
+}
 
 /// "There is none" as a value.
 pub(crate) fn optional<T>(result: Result<T>) -> Result<Option<T>> {
@@ -43,7 +52,7 @@ pub(crate) fn folder_key(path: &str) -> String {
 }
 
 /// An object under a bare name.
-fn found(path: &str, seen: Seen) -> Found {
+pub(crate) fn found(path: &str, seen: Seen) -> Found {
     let Seen { info, bytes } = seen;
     if attr::is_directory(&info) {
         Found::Dir { marker: Some(info) }
@@ -93,6 +102,39 @@ impl Volume {
             }
         }
         Err(VolumeError::TimedOut)
+    }
+
+    /// Asks S3 about a name that somebody will look up, if it must be asked and nobody does.
+    pub(crate) async fn ask_early(&self, parent: Ino, name: &str) -> Result<Option<Answer>> {
+        let Some(_asking) = self.asking.begin(parent, name) else { return Ok(None) };
+        let Known::Ask(question) = self.tree().knows(parent, name)? else { return Ok(None) };
+        let found = self.breaker.briefly(question.older, self.ask(&question, 0)).await?;
+        Ok(Some(Answer { question, found }))
+    }
+
+    /// The inode that a name has, by what S3 said of it before.
+    pub(crate) async fn resolve_by(&self, parent: Ino, name: &str, answer: Answer) -> Result<Ino> {
+        if !self.tree().may_answer(answer.question.asked) {
+            return self.resolve(parent, name).await;
+        }
+        match self.adopt(parent, name, &answer.question, answer.found).await {
+            Some(ino) => ino,
+            None => self.resolve(parent, name).await,
+        }
+    }
+
+    /// Asks S3 about the version behind a name that is known, however lately it was asked.
+    pub(crate) async fn look_again(&self, parent: Ino, name: String) -> Result<()> {
+        let question = {
+            let tree = self.tree();
+            let paths = tree.places(parent).iter().map(|place| join(place, &name)).collect();
+            Question { paths, asked: tree.ask(), hint: Hint::File, older: false }
+        };
+        let found = self.ask(&question, 0).await?;
+        match self.adopt(parent, &name, &question, found).await {
+            None | Some(Ok(_) | Err(VolumeError::NotFound)) => Ok(()),
+            Some(Err(error)) => Err(error),
+        }
     }
 
     /// Merges an answer, and keeps the bytes that came along; none when it was not asked for where the name may be now.
@@ -192,6 +234,12 @@ impl Volume {
             && let Some(seen) = self.look_at(path, most).await?
         {
             return Ok(Some(found(path, seen)));
+        }
+        // A marker says it all: the directory hides an object of the same name.
+        if hint == Hint::Dir
+            && let Some(marker) = self.head(&directory_key(path)).await?
+        {
+            return Ok(Some(Found::Dir { marker: Some(marker) }));
         }
         let (file, directory) = tokio::join!(self.look_at(path, most), self.ask_directory(path));
         match (directory?, file?) {
@@ -327,5 +375,5 @@ fn collect(page: &Page, prefix: &str, compat: bool, entries: &mut BTreeMap<Strin
 fn is_name(text: &str) -> bool {
     let legal =
         !text.is_empty() && text != "." && text != ".." && name::length(text) <= 255 && !text.contains(['/', '\0']);
-    legal && !text.starts_with(".fuse_hidden") && text != super::spill::DIRECTORY
+    legal && !text.starts_with(".fuse_hidden") && !RESERVED.contains(&text)
 }

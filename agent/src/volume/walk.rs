@@ -5,6 +5,7 @@
 //! answer; how much it is goes by the walker's pace, and when he stops, it ends.
 
 mod asked;
+mod below;
 mod steps;
 
 use std::ops::Bound;
@@ -40,6 +41,8 @@ struct Next {
     ask: bool,
     /// So many bytes are to be fetched; none when there are many, or all are here.
     fetch: u64,
+    /// A directory that was not listed lately.
+    directory: bool,
 }
 
 impl Volume {
@@ -61,6 +64,14 @@ impl Volume {
         }));
     }
 
+    /// Somebody lists a directory.
+    pub(crate) fn walk_descends(&self, dir: Ino) {
+        let place = self.tree().get(dir).map(|node| node.place.clone());
+        if let Ok(Place::At { parent, .. }) = place {
+            self.walks.lock().descend(parent);
+        }
+    }
+
     /// Somebody opens a file to read it.
     pub(crate) fn walk_reads(&self, ino: Ino) {
         let place = self.tree().get(ino).map(|node| node.place.clone());
@@ -78,7 +89,17 @@ impl Volume {
             }
             names = self.next_names(parent, from, step);
         }
-        let work = futures::stream::iter(names).map(|next| self.foresee(parent, next));
+        self.foresee_all(parent, names, step.below).await;
+    }
+
+    /// `below`: what comes of directories; see [`Step`].
+    async fn foresee_all(&self, parent: Ino, names: Vec<Next>, below: Option<bool>) {
+        let work = futures::stream::iter(names).map(|next| async move {
+            match below {
+                Some(reads) if next.directory => self.foresee_below(parent, &next.name, reads, below::DEPTH).await,
+                Some(_) | None => self.foresee(parent, next).await,
+            }
+        });
         let log = |result: Result<()>| async move {
             if let Err(error) = result {
                 tracing::debug!(%parent, %error, "a name is not known ahead");
@@ -100,7 +121,9 @@ impl Volume {
             left -= fetch;
             Next { ask: next.ask && trusts, fetch, ..next }
         });
-        wanted.filter(|next| next.ask || next.fetch > 0).collect()
+        let wanted =
+            wanted.filter(|next| if next.directory { step.below.is_some() } else { next.ask || next.fetch > 0 });
+        wanted.collect()
     }
 
     /// Asks about a name and fetches its bytes, in one request if it can be.
@@ -132,15 +155,22 @@ fn next(tree: &Tree, name: &str, child: &Child) -> Option<Next> {
     let name = name.to_owned();
     let few = |size: u64| if size <= SMALL { size } else { 0 };
     match child {
-        Child::Listed(Listed::File { size, .. }) => Some(Next { name, known: false, ask: true, fetch: few(*size) }),
-        Child::Listed(Listed::Dir) | Child::Gone(_) | Child::Absent(_) => None,
+        Child::Listed(Listed::File { size, .. }) => {
+            Some(Next { name, known: false, ask: true, fetch: few(*size), directory: false })
+        }
+        Child::Listed(Listed::Dir) => Some(Next { name, known: false, ask: true, fetch: 0, directory: true }),
+        Child::Gone(_) | Child::Absent(_) => None,
         Child::Node(ino) => {
-            let node = tree.get(*ino).ok().filter(|node| !node.is_dir() && !tree.is_local(node))?;
+            let node = tree.get(*ino).ok().filter(|node| !tree.is_local(node))?;
+            let directory = match node.dir() {
+                Ok(dir) if tree.is_fresh(dir.listed) => return None,
+                result => result.is_ok(),
+            };
             let fetch = match &node.kind {
                 Kind::File(content) if lacks_bytes(content) => few(node.size),
                 Kind::File(_) | Kind::Dir(_) | Kind::Symlink(_) | Kind::Special => 0,
             };
-            Some(Next { name, known: true, ask: !tree.is_fresh(node.checked), fetch })
+            Some(Next { name, known: true, ask: !tree.is_fresh(node.checked), fetch, directory })
         }
     }
 }

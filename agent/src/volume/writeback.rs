@@ -37,7 +37,9 @@ use super::tree::{Ino, Tree};
 const PARALLEL: usize = 128;
 /// Parts of large files on their way at a time.
 const PARALLEL_PARTS: usize = 16;
-/// As many of either are tried whatever becomes of them.
+/// Keys of moved directories copied and deleted at a time.
+const PARALLEL_MOVES: usize = 96;
+/// As many of each are tried whatever becomes of them.
 const LEAST_PARALLEL: usize = 4;
 /// The first pause after a failure.
 pub(crate) const FIRST_BACKOFF: Duration = Duration::from_millis(100);
@@ -59,6 +61,8 @@ pub(crate) struct Tag {
     pub(crate) touched: Vec<(Ino, String)>,
     /// Open inodes whose object it destroys: their bytes are fetched first.
     pub(crate) preserve: Vec<Ino>,
+    /// Of a directory: it has no marker of another form.
+    pub(crate) plain: bool,
 }
 
 #[derive(Debug, Default)]
@@ -113,6 +117,7 @@ pub(crate) struct Queue {
     unsent: AtomicU64,
     operations: Width,
     parts: Width,
+    moves: Width,
 }
 
 impl Default for Queue {
@@ -123,6 +128,7 @@ impl Default for Queue {
             unsent: AtomicU64::default(),
             operations: Width::new(LEAST_PARALLEL, PARALLEL),
             parts: Width::new(LEAST_PARALLEL, PARALLEL_PARTS),
+            moves: Width::new(LEAST_PARALLEL, PARALLEL_MOVES),
         }
     }
 }

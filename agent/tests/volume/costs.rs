@@ -92,3 +92,32 @@ fn attributes_set_before_the_upload_begins_go_up_with_the_file() {
     assert_eq!(lab.store.calls(Operation::Put), 1 + 128 + 20);
     assert_eq!(lab.metadata("made/later-7", "mode"), (libc::S_IFREG | 0o754).to_string());
 }
+
+#[test]
+fn attributes_of_new_directories_cost_no_question_and_are_gathered() {
+    let lab = Lab::new();
+    let mount = lab.mount();
+    assert!(mount.names("").is_empty());
+    lab.store.set_latency(Duration::from_millis(200));
+    fs::create_dir(mount.path("made")).unwrap();
+    let before = lab.store.calls(Operation::Head);
+    for mode in [0o700, 0o710, 0o711, 0o751] {
+        fs::set_permissions(mount.path("made"), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    mount.drain();
+    assert_eq!(lab.store.calls(Operation::Head), before);
+    let puts = lab.store.calls(Operation::Put);
+    assert!(puts <= 3, "{puts} PUTs for a directory and its attributes");
+    assert_eq!(lab.metadata("made/", "mode"), (libc::S_IFDIR | 0o751).to_string());
+}
+
+#[test]
+fn the_status_counts_requests() {
+    let lab = Lab::new();
+    let mount = lab.mount();
+    mount.write("f", b"some");
+    mount.drain();
+    let requests = mount.volume.as_ref().unwrap().status().requests;
+    assert_eq!((requests.put, requests.copy, requests.delete), (1, 0, 0));
+    assert_eq!(requests.head + requests.list, questions(&lab) as u64);
+}

@@ -103,3 +103,61 @@ fn what_came_ahead_is_no_older_than_it_may_be() {
         assert!(mount.read(&name(11)) == pattern(4096, 11));
     }
 }
+
+const DIRECTORIES: u8 = 24;
+
+/// Directories with a directory with files.
+fn tree() -> Lab {
+    let lab = Lab::new();
+    let marker = |key: String| {
+        let content_type = Some("application/x-directory".to_owned());
+        lab.store.insert(&key, "", ec2mpi_agent::volume::store::Headers { content_type, ..Default::default() })
+    };
+    marker("t/".to_owned());
+    for dir in 0..DIRECTORIES {
+        marker(format!("t/d{dir:02}/"));
+        marker(format!("t/d{dir:02}/src/"));
+        (0..6).for_each(|file| lab.insert(&format!("t/d{dir:02}/src/f{file}"), &pattern(2000, dir)));
+    }
+    // A listing says nothing of objects that are younger than two seconds.
+    std::thread::sleep(2 * EXPIRED);
+    lab.store.set_latency(Duration::from_millis(20));
+    lab
+}
+
+/// Reads all files below a directory, one after the other in the order of their names; how many.
+fn read_below(mount: &Mount, dir: &str) -> usize {
+    let read = |name: String| {
+        let path = format!("{dir}/{name}");
+        if mount.path(&path).metadata().unwrap().is_dir() {
+            return read_below(mount, &path);
+        }
+        assert_eq!(mount.read(&path).len(), 2000);
+        1
+    };
+    mount.names(dir).into_iter().map(read).sum()
+}
+
+#[test]
+fn directories_are_listed_ahead_of_who_walks_through_a_tree() {
+    let lab = tree();
+    let mount = lab.mount();
+    let (lists, begun) = (lab.store.calls(Operation::List), Instant::now());
+    assert_eq!(read_below(&mount, "t"), usize::from(DIRECTORIES) * 6);
+    let (took, listed) = (begun.elapsed(), lab.store.calls(Operation::List) - lists);
+    println!("{DIRECTORIES} directories in {} ms, with {listed} listings", took.as_millis());
+    // One after the other it would be more than 200 ms each.
+    assert!(took < Duration::from_millis(3300), "{took:?}");
+    assert!(listed < usize::from(DIRECTORIES) * 2 + 20, "{listed} listings");
+}
+
+#[test]
+fn directories_that_are_only_looked_at_are_not_listed() {
+    let lab = tree();
+    let mount = lab.mount();
+    let lists = lab.store.calls(Operation::List);
+    let names = mount.names("t");
+    names.iter().for_each(|name| assert!(mount.path(&format!("t/{name}")).metadata().unwrap().is_dir()));
+    let listed = lab.store.calls(Operation::List) - lists;
+    assert!(listed < 8, "{listed} listings");
+}

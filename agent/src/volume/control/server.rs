@@ -147,6 +147,7 @@ impl Volume {
             cached_bytes: count.cached_bytes,
             read_hits: self.reads.hits.load(Ordering::Relaxed),
             read_misses: self.reads.misses.load(Ordering::Relaxed),
+            requests: self.store.requests(),
         }
     }
 

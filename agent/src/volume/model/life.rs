@@ -417,7 +417,12 @@ impl Life {
         let handle = self.volume.open_directory(ino)?;
         let (mut names, mut offset) = (Vec::new(), 0);
         loop {
-            let entries = self.volume.read_directory(ino, handle, offset).await?;
+            let mut entries = Vec::new();
+            let some = |entry| {
+                entries.push(entry);
+                entries.len() > 3
+            };
+            self.volume.read_directory(ino, handle, offset, some).await?;
             let Some(last) = entries.last() else { break };
             offset = last.next;
             names.extend(entries.into_iter().map(|entry| entry.name).filter(|name| name != "." && name != ".."));

@@ -84,6 +84,7 @@ fn options(args: &MountArgs) -> anyhow::Result<Options> {
     options.close = args.close.unwrap_or(Close::Local);
     options.excl = args.excl.unwrap_or(options.excl);
     options.passthrough = !args.no_passthrough;
+    options.attr_records = !args.no_attr_records;
     options.read_only = args.read_only;
     options.no_exec = args.no_exec;
     options.compat_dir = args.compat_dir;

@@ -132,6 +132,7 @@ fn take_one(args: &mut MountArgs, name: &str, value: Option<&str>) -> anyhow::Re
         "ro" => args.read_only = true,
         "noexec" => args.no_exec = true,
         "no_passthrough" => args.no_passthrough = true,
+        "no_attr_records" => args.no_attr_records = true,
         "compat_dir" => args.compat_dir = true,
         "url" | "host" => set(&mut args.endpoint, needed()?.trim_end_matches('/').to_owned()),
         "region" | "endpoint" => set(&mut args.region, needed()?.to_owned()),

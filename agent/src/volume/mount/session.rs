@@ -88,6 +88,7 @@ pub(super) fn mount_on(
     runtime.spawn(volume.clone().write_back());
     runtime.spawn(volume.clone().sweep_spills(spills));
     runtime.spawn(volume.clone().keep_up());
+    runtime.spawn(volume.clone().keep_records());
     runtime.spawn(volume.clone().watch_stores());
     runtime.spawn(volume.clone().serve_control(listener));
     Ok(MountedVolume { volume, session: Some(session), runtime: Some(runtime), _lock: lock })

@@ -123,13 +123,13 @@ impl Volume {
             self.amend(open, new.attr, new.extra.as_ref())?;
             return Ok(());
         }
-        let pending = node.pending.filter(|_| !node.is_dir());
         let amend = |pending| self.amend(pending, new.attr, new.extra.as_ref());
-        if pending.map(amend).transpose()?.flatten().is_some() {
+        if node.pending.map(amend).transpose()?.flatten().is_some() {
             return Ok(());
         }
         let op = set_attr_op(path, node, new);
-        let tag = Tag { ino: Some(ino), touched, ..Tag::default() };
+        let plain = node.dir().is_ok_and(|dir| dir.plain);
+        let tag = Tag { ino: Some(ino), touched, plain, ..Tag::default() };
         let (seq, _) = self.submit(tree, op, tag, None)?;
         let node = tree.get_mut(ino)?;
         node.pending = Some(seq);

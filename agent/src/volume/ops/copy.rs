@@ -8,7 +8,7 @@ use crate::volume::content::State;
 use crate::volume::error::Result;
 use crate::volume::journal::Base;
 use crate::volume::store::{Condition, Etag, ObjectKey, StoreError};
-use crate::volume::tree::{Ino, Place, Remote};
+use crate::volume::tree::{Ino, Place, Remote, Told};
 use crate::volume::version::conflict::{self, Resolution};
 use crate::volume::writeback::FAILING_PATIENCE;
 
@@ -109,7 +109,7 @@ impl Volume {
         };
         let headers = attr::to_headers(&plan.attr, &plan.extra, attr::content_type(&plan.path), plan.write);
         let (from, to) = (ObjectKey::new(&plan.source.0), ObjectKey::new(&plan.path));
-        let copy = self.store.copy(&from, &plan.source.1, &to, &headers, &condition);
+        let copy = self.store.copy(&from, &plan.source.1, &to, Some(&headers), &condition);
         match tokio::time::timeout(FAILING_PATIENCE, copy).await {
             Ok(Ok(etag)) => return Some(etag),
             Ok(Err(StoreError::Conflict(_) | StoreError::NotFound(_) | StoreError::Refused(_, _))) => return None,
@@ -138,7 +138,8 @@ impl Volume {
         (node.size, node.dirty, node.attr) = (plan.size, false, plan.attr);
         node.base = Base::Version(etag.clone());
         node.extra.content_type = Some(attr::content_type(&plan.path).to_owned());
-        node.remote = Some(Remote { path: plan.path, etag, size: plan.size, last_modified: None, racy: true });
+        node.remote =
+            Some(Remote { path: plan.path, etag, size: plan.size, last_modified: None, told: Told::All, racy: true });
         if let Place::At { parent, name } = node.place.clone() {
             tree.touch(parent, &name);
         }

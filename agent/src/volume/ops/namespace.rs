@@ -191,6 +191,7 @@ impl Volume {
         let op = Op::Mkdir { path, attr, write: Uuid::new_v4() };
         let seq = self.submit_new(&mut tree, ino, parent, name, op)?;
         let dir = tree.get_mut(ino)?.dir_mut()?;
+        dir.plain = true;
         dir.opaque = Some(Opaque::UntilDone(seq));
         dir.listed = empty_since;
         self.add_extra(&mut tree, ino, attr, extra)?;
@@ -356,7 +357,8 @@ impl Volume {
         }
         self.keep_directory(&mut tree, parent)?;
         let path = tree.path(ino).ok_or(VolumeError::NotFound)?;
-        let tag = Tag { ino: Some(ino), touched: vec![(parent, name.to_owned())], ..Tag::default() };
+        let plain = tree.get(ino)?.dir()?.plain;
+        let tag = Tag { ino: Some(ino), touched: vec![(parent, name.to_owned())], plain, ..Tag::default() };
         let (seq, _) = self.submit(&mut tree, Op::Rmdir { path }, tag, None)?;
         tree.get_mut(ino)?.pending = Some(seq);
         tree.detach(ino, Place::Gone, Some(Child::Gone(seq)));

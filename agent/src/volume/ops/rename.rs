@@ -196,6 +196,8 @@ impl Volume {
         let node = tree.get_mut(plan.source)?;
         node.pending = Some(seq);
         let dir = node.dir_mut()?;
+        // What it replaces may have one.
+        dir.plain = false;
         dir.opaque = Some(Opaque::UntilStarted(seq));
         dir.moved_from = sources;
         Ok(())

@@ -90,7 +90,7 @@ impl Volume {
             Place::Root | Place::Gone | Place::Replaced { .. } => Vec::new(),
         };
         let spilled = state.spilled.clone();
-        let tag = Tag { ino: Some(ino), data: Some(data), spilled, bytes: state.size, touched, preserve: Vec::new() };
+        let tag = Tag { ino: Some(ino), data: Some(data), spilled, bytes: state.size, touched, ..Tag::default() };
         let (seq, position) = self.submit(&mut tree, op, tag, state.open)?;
         let node = tree.get_mut(ino)?;
         node.dirty = false;

@@ -20,7 +20,8 @@ use parking_lot::Mutex;
 use self::content::Content;
 use self::faults::{Faults, Verdict};
 use super::{
-    Body, Condition, Etag, Headers, ListedUpload, ObjectInfo, ObjectKey, ObjectStore, Page, Part, Sink, StoreError,
+    Body, Condition, Etag, Headers, ListedUpload, ObjectInfo, ObjectKey, ObjectStore, Page, Part, Requests, Sink,
+    StoreError,
 };
 
 /// Bytes that are handed over at a time.
@@ -138,6 +139,21 @@ impl MemoryStore {
 
 #[async_trait]
 impl ObjectStore for MemoryStore {
+    fn requests(&self) -> Requests {
+        let faults = self.faults.lock();
+        let calls = |kinds: &[Operation]| kinds.iter().map(|kind| faults.calls(*kind) as u64).sum();
+        Requests {
+            put: calls(&[Operation::Put]),
+            get: calls(&[Operation::Get, Operation::GetRange]),
+            head: calls(&[Operation::Head]),
+            list: calls(&[Operation::List, Operation::MultipartList]),
+            copy: calls(&[Operation::Copy]),
+            delete: calls(&[Operation::Delete]),
+            part: calls(&[Operation::MultipartPut, Operation::MultipartCopy]),
+            multipart: calls(&[Operation::MultipartBegin, Operation::MultipartComplete, Operation::MultipartAbort]),
+        }
+    }
+
     async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo, StoreError> {
         self.call(Operation::Head, |content| Ok(content.get(key)?.0)).await
     }
@@ -198,14 +214,14 @@ impl ObjectStore for MemoryStore {
         from: &ObjectKey,
         from_etag: &Etag,
         to: &ObjectKey,
-        headers: &Headers,
+        headers: Option<&Headers>,
         condition: &Condition,
     ) -> Result<Etag, StoreError> {
         self.call(Operation::Copy, |content| {
             content.check(from, &Condition::Matches(from_etag.clone()))?;
             content.check(to, condition)?;
-            let bytes = content.get(from)?.1;
-            Ok(content.insert(to.clone(), bytes, headers.clone()))
+            let (info, bytes) = content.get(from)?;
+            Ok(content.insert(to.clone(), bytes, headers.cloned().unwrap_or(info.headers)))
         })
         .await
     }

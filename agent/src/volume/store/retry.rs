@@ -12,7 +12,8 @@ use bytes::Bytes;
 use rand::Rng;
 
 use super::{
-    Body, Condition, Etag, Headers, ListedUpload, ObjectInfo, ObjectKey, ObjectStore, Page, Part, Sink, StoreError,
+    Body, Condition, Etag, Headers, ListedUpload, ObjectInfo, ObjectKey, ObjectStore, Page, Part, Requests, Sink,
+    StoreError,
 };
 
 /// How often, and how long in between.
@@ -94,6 +95,10 @@ fn is_conditional(condition: &Condition) -> bool {
 
 #[async_trait]
 impl<S: ObjectStore> ObjectStore for Retrying<S> {
+    fn requests(&self) -> Requests {
+        self.store.requests()
+    }
+
     async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo, StoreError> {
         self.repeat(|| self.store.head(key)).await
     }
@@ -148,7 +153,7 @@ impl<S: ObjectStore> ObjectStore for Retrying<S> {
         from: &ObjectKey,
         from_etag: &Etag,
         to: &ObjectKey,
-        headers: &Headers,
+        headers: Option<&Headers>,
         condition: &Condition,
     ) -> Result<Etag, StoreError> {
         let call = || self.store.copy(from, from_etag, to, headers, condition);
@@ -262,7 +267,7 @@ mod tests {
         assert_eq!((store.calls(Operation::Put), store.keys()), (1, vec!["k".to_owned()]));
         let etag = store.object("k").unwrap().0.etag;
         store.fail_next(Operation::Copy, 1);
-        let copied = retrying.copy(&key(), &etag, &key(), &Headers::default(), &Condition::Always).await;
+        let copied = retrying.copy(&key(), &etag, &key(), Some(&Headers::default()), &Condition::Always).await;
         assert!(matches!(copied, Err(StoreError::Transient(..))));
         store.fail_next(Operation::Delete, 1);
         let deleted = retrying.delete(&key(), &Condition::Matches(etag)).await;

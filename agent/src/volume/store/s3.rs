@@ -11,6 +11,7 @@ mod transport;
 
 use std::error::Error as StdError;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -30,8 +31,10 @@ use bytes::Bytes;
 pub use self::keys::Keys;
 
 use self::convert::{Prefix, body_stream, conditions, copy_source, etag, headers_of, object_info};
+use super::count::Counts;
 use super::{
-    Body, Condition, Etag, Headers, ListedUpload, ObjectInfo, ObjectKey, ObjectStore, Page, Part, Sink, StoreError,
+    Body, Condition, Etag, Headers, ListedUpload, ObjectInfo, ObjectKey, ObjectStore, Page, Part, Requests, Sink,
+    StoreError,
 };
 
 /// For calls that move no data.
@@ -110,6 +113,7 @@ pub struct S3Store {
     prefix: Prefix,
     uploads: Uploads,
     payer: Option<RequestPayer>,
+    counts: Arc<Counts>,
 }
 
 impl S3Store {
@@ -135,7 +139,7 @@ impl S3Store {
         let client = Client::from_conf(config.build());
         let payer = settings.requester_pays.then_some(RequestPayer::Requester);
         let (prefix, uploads) = (Prefix(settings.prefix), settings.uploads);
-        Ok(Self { client, bucket: settings.bucket, prefix, uploads, payer })
+        Ok(Self { client, bucket: settings.bucket, prefix, uploads, payer, counts: Arc::default() })
     }
 
     fn key(&self, key: &ObjectKey) -> String {
@@ -148,6 +152,7 @@ impl S3Store {
         if range.is_empty() {
             return Err(StoreError::Refused(what.to_owned(), "empty range".to_owned()));
         }
+        self.counts.get.add();
         let call = self.client.get_object().bucket(&self.bucket).key(self.key(key)).if_match(&etag.0);
         let call = call.range(format!("bytes={}-{}", range.start, range.end - 1));
         let call = call.set_request_payer(self.payer.clone()).send();
@@ -195,7 +200,12 @@ async fn within<T>(
 
 #[async_trait]
 impl ObjectStore for S3Store {
+    fn requests(&self) -> Requests {
+        self.counts.now()
+    }
+
     async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo, StoreError> {
+        self.counts.head.add();
         let call = self.client.head_object().bucket(&self.bucket).key(self.key(key));
         let call = call.set_request_payer(self.payer.clone()).send();
         let output = answer(key.as_str(), SHORT, call).await?;
@@ -209,6 +219,7 @@ impl ObjectStore for S3Store {
 
     async fn get_within(&self, key: &ObjectKey, limit: u64) -> Result<(ObjectInfo, Option<Bytes>), StoreError> {
         let what = key.as_str();
+        self.counts.get.add();
         let call = self.client.get_object().bucket(&self.bucket).key(self.key(key));
         let call = call.set_request_payer(self.payer.clone()).send();
         let mut output = answer(what, SHORT, call).await?;
@@ -249,6 +260,9 @@ impl ObjectStore for S3Store {
         token: Option<&str>,
         limit: u16,
     ) -> Result<Page, StoreError> {
+        self.counts.list.add();
+        // The marker of a directory is not one of its names: a thousand of them are one page.
+        let after = delimiter.and(Some(prefix)).filter(|prefix| token.is_none() && prefix.ends_with('/'));
         let call = self
             .client
             .list_objects_v2()
@@ -256,6 +270,7 @@ impl ObjectStore for S3Store {
             .prefix(self.prefix.full_text(prefix))
             .set_delimiter(delimiter.map(String::from))
             .set_continuation_token(token.map(str::to_owned))
+            .set_start_after(after.map(|prefix| self.prefix.full_text(prefix)))
             .max_keys(i32::from(limit))
             .encoding_type(EncodingType::Url)
             .set_request_payer(self.payer.clone())
@@ -274,6 +289,7 @@ impl ObjectStore for S3Store {
         let (stream, size) = body_stream(body).await?;
         let (if_match, if_none_match) = conditions(condition);
         let headers = headers_of(key, headers)?;
+        self.counts.put.add();
         let call = self
             .client
             .put_object()
@@ -303,11 +319,13 @@ impl ObjectStore for S3Store {
         from: &ObjectKey,
         from_etag: &Etag,
         to: &ObjectKey,
-        headers: &Headers,
+        headers: Option<&Headers>,
         condition: &Condition,
     ) -> Result<Etag, StoreError> {
         let (if_match, if_none_match) = conditions(condition);
-        let headers = headers_of(to, headers)?;
+        let directive = if headers.is_some() { MetadataDirective::Replace } else { MetadataDirective::Copy };
+        let headers = headers.map(|headers| headers_of(to, headers)).transpose()?.unwrap_or_default();
+        self.counts.copy.add();
         let call = self
             .client
             .copy_object()
@@ -315,7 +333,7 @@ impl ObjectStore for S3Store {
             .key(self.key(to))
             .copy_source(copy_source(&self.bucket, &self.key(from)))
             .copy_source_if_match(&from_etag.0)
-            .metadata_directive(MetadataDirective::Replace)
+            .metadata_directive(directive)
             .set_content_type(headers.content_type)
             .set_metadata(Some(headers.metadata))
             .set_cache_control(headers.cache_control)
@@ -343,6 +361,7 @@ impl ObjectStore for S3Store {
                 return Err(StoreError::Refused(key.to_string(), why));
             }
         };
+        self.counts.delete.add();
         let call = self.client.delete_object().bucket(&self.bucket).key(self.key(key)).set_if_match(if_match);
         let call = call.set_request_payer(self.payer.clone()).send();
         answer(key.as_str(), SHORT, call).await.map(drop)
@@ -351,6 +370,7 @@ impl ObjectStore for S3Store {
     /// With a checksum of the whole object (CRC-64/NVME): S3 then needs no checksums of parts when it completes.
     async fn multipart_begin(&self, key: &ObjectKey, headers: &Headers) -> Result<String, StoreError> {
         let headers = headers_of(key, headers)?;
+        self.counts.multipart.add();
         let call = self
             .client
             .create_multipart_upload()
@@ -376,6 +396,7 @@ impl ObjectStore for S3Store {
 
     async fn multipart_put(&self, key: &ObjectKey, upload: &str, number: i32, body: Body) -> Result<Part, StoreError> {
         let (stream, size) = body_stream(body).await?;
+        self.counts.part.add();
         let call = self
             .client
             .upload_part()
@@ -399,6 +420,7 @@ impl ObjectStore for S3Store {
         from: (&ObjectKey, &Etag),
         range: Range<u64>,
     ) -> Result<Part, StoreError> {
+        self.counts.part.add();
         let call = self
             .client
             .upload_part_copy()
@@ -424,6 +446,7 @@ impl ObjectStore for S3Store {
         let (if_match, if_none_match) = conditions(condition);
         let part = |part: &Part| CompletedPart::builder().part_number(part.number).e_tag(&part.etag.0).build();
         let parts = parts.iter().map(part).collect();
+        self.counts.multipart.add();
         let call = self
             .client
             .complete_multipart_upload()
@@ -441,6 +464,7 @@ impl ObjectStore for S3Store {
     }
 
     async fn multipart_abort(&self, key: &ObjectKey, upload: &str) -> Result<(), StoreError> {
+        self.counts.multipart.add();
         let call = self.client.abort_multipart_upload().bucket(&self.bucket).key(self.key(key)).upload_id(upload);
         let call = call.set_request_payer(self.payer.clone()).send();
         answer(key.as_str(), SHORT, call).await.map(drop)
@@ -450,6 +474,7 @@ impl ObjectStore for S3Store {
         let (mut uploads, mut after) = (Vec::new(), None::<(String, String)>);
         loop {
             let (key, id) = after.unzip();
+            self.counts.list.add();
             let call = self
                 .client
                 .list_multipart_uploads()

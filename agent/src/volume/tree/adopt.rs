@@ -2,19 +2,17 @@
 //! the question was asked. So does the answer to a question that was asked later: it is recent enough for both.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 
-use super::{Asked, Child, Dir, Ino, Kind, Listed, Node, Place, Question, Remote, Stamp, Tree};
+use super::{Asked, Child, Dir, Ino, Kind, Listed, Node, Place, Question, Remote, Stamp, Told, Tree};
 use crate::volume::attr::{self, Attr, Extra, Owner, Time};
 use crate::volume::content::Content;
 use crate::volume::error::Result;
 use crate::volume::journal::Base;
+use crate::volume::records::RACY;
 use crate::volume::store::{Etag, ObjectInfo};
-
-/// S3's clock has seconds: an object changed again within this leaves no trace in a listing.
-const RACY: Duration = Duration::from_secs(2);
 
 /// From this size on a directory is rid of the names it does not have, now and then.
 const MANY_CHILDREN: usize = 4096;
@@ -50,6 +48,7 @@ impl Remote {
             etag: info.etag.clone(),
             size: info.size,
             last_modified: Some(info.last_modified),
+            told: Told::by(info),
             racy: age < RACY,
         }
     }
@@ -144,6 +143,18 @@ impl Tree {
         let mut node = new_node(&found, owner);
         node.checked = Some(asked);
         self.insert(parent, name, node).map(Some)
+    }
+
+    /// Merges what is known of a version that a listing has, and that was not looked at; it is as old as the listing.
+    pub(crate) fn adopt_listed(
+        &mut self,
+        parent: Ino,
+        name: &str,
+        found: Found,
+        owner: Owner,
+        listed: Stamp,
+    ) -> Result<Option<Ino>> {
+        self.replace((parent, name), None, Some(found), owner, listed)
     }
 
     /// Merges a whole listing of a directory.

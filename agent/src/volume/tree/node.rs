@@ -6,11 +6,11 @@ use std::time::{Instant, SystemTime};
 
 use super::misses::Misses;
 use super::{Ino, Stamp};
-use crate::volume::attr::{Attr, Extra};
+use crate::volume::attr::{self, Attr, Extra};
 use crate::volume::content::Content;
 use crate::volume::error::{Result, VolumeError};
 use crate::volume::journal::{Base, Seq};
-use crate::volume::store::Etag;
+use crate::volume::store::{Etag, ObjectInfo};
 
 /// The object behind an inode.
 #[derive(Debug, Clone)]
@@ -22,8 +22,30 @@ pub(crate) struct Remote {
     pub(crate) size: u64,
     /// None after our own upload, whose answer does not tell.
     pub(crate) last_modified: Option<SystemTime>,
+    /// How much of its attributes is its own.
+    pub(crate) told: Told,
     /// It was so young when we looked that a change within the same second would not show in a listing.
     pub(crate) racy: bool,
+}
+
+/// How much the metadata of an object says of its attributes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// All of them.
+    All,
+    /// None: they are the mount's and its time of change.
+    Nothing,
+    Some,
+}
+
+impl Told {
+    pub(crate) fn by(info: &ObjectInfo) -> Self {
+        match attr::told(&info.headers) {
+            Some(true) => Self::All,
+            Some(false) => Self::Nothing,
+            None => Self::Some,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -98,6 +120,8 @@ pub(crate) struct Dir {
     pub(crate) listed: Option<Stamp>,
     /// Whether it has a marker object, or will have.
     pub(crate) marker: bool,
+    /// It was made here where nothing was: there is no marker of another form.
+    pub(crate) plain: bool,
     /// Until when what S3 has under its path is not this directory's.
     pub(crate) opaque: Option<Opaque>,
     /// Prefixes where its content may still be until the operation is done.

@@ -48,9 +48,15 @@ impl Contested {
 
 /// What S3 has under a key: all of it, where that was asked for and it is small.
 #[derive(Debug)]
-pub(super) struct Seen {
+pub(crate) struct Seen {
     pub(super) info: ObjectInfo,
     pub(super) bytes: Option<Bytes>,
+}
+
+impl From<ObjectInfo> for Seen {
+    fn from(info: ObjectInfo) -> Self {
+        Self { info, bytes: None }
+    }
 }
 
 impl Volume {

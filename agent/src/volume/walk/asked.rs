@@ -27,7 +27,7 @@ pub(crate) struct Asking {
 
 /// A question on its way.
 #[derive(Debug)]
-pub(super) struct Question<'a> {
+pub(crate) struct Question<'a> {
     all: &'a Asking,
     name: (Ino, String),
     /// Dropped last: then those who wait go on.
@@ -59,7 +59,7 @@ impl Asking {
     }
 
     /// None when somebody asks already.
-    pub(super) fn begin(&self, parent: Ino, name: &str) -> Option<Question<'_>> {
+    pub(crate) fn begin(&self, parent: Ino, name: &str) -> Option<Question<'_>> {
         let name = (parent, name.to_owned());
         let mut names = self.names.lock();
         if names.contains_key(&name) {

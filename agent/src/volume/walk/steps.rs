@@ -33,6 +33,8 @@ pub(super) struct Step {
     pub(super) names: usize,
     /// The walker reads the files.
     pub(super) reads: bool,
+    /// The walker goes into the directories too; whether he reads the files there.
+    pub(super) below: Option<bool>,
 }
 
 /// How somebody walks through a directory.
@@ -42,6 +44,7 @@ struct Walk {
     at: Instant,
     steps: u32,
     reads: u32,
+    descents: u32,
     /// Between two steps, by and by.
     pace: Duration,
     window: usize,
@@ -59,7 +62,7 @@ pub(crate) struct Walks {
 
 impl Walk {
     fn begin(name: &str, now: Instant) -> Self {
-        Self { last: name.to_owned(), at: now, steps: 0, reads: 0, pace: SOON, window: 0, left: 0 }
+        Self { last: name.to_owned(), at: now, steps: 0, reads: 0, descents: 0, pace: SOON, window: 0, left: 0 }
     }
 
     /// A walk of which the first step tells that it is one.
@@ -67,7 +70,7 @@ impl Walk {
         let window = LEAST * 4;
         let steps = CLEAR;
         let walk = Self { steps, reads: steps * u32::from(reads), window, left: window / 2, ..Self::begin(name, now) };
-        (walk, Step { names: window, reads })
+        (walk, Step { names: window, reads, below: None })
     }
 
     fn go_on(&mut self, name: &str, now: Instant) -> Option<Step> {
@@ -83,7 +86,7 @@ impl Walk {
         let needed = usize::try_from(SOON.as_micros() / self.pace.as_micros().max(1)).unwrap_or(MOST);
         self.window = (self.window * 2).min(needed).clamp(LEAST, MOST);
         self.left = self.window / 2;
-        Some(Step { names: self.window, reads: self.reads * 2 >= self.steps })
+        Some(Step { names: self.window, reads: self.reads * 2 >= self.steps, below: None })
     }
 }
 
@@ -98,6 +101,11 @@ impl Walks {
         match seen(Some(&walk.last)) {
             Seen::Ahead => {
                 let step = walk.go_on(name, now)?;
+                if walk.descents * 2 >= walk.steps {
+                    // What he does below is his habit.
+                    let habit = self.habit.filter(|(at, _)| now.saturating_duration_since(*at) < HABIT);
+                    return Some(Step { below: Some(habit.is_some_and(|(_, reads)| reads)), ..step });
+                }
                 self.habit = Some((now, step.reads));
                 Some(step)
             }
@@ -122,6 +130,13 @@ impl Walks {
         };
         self.walks.insert(dir, walk);
         step
+    }
+
+    /// A directory in the directory is listed.
+    pub(super) fn descend(&mut self, dir: Ino) {
+        if let Some(walk) = self.walks.get_mut(&dir) {
+            walk.descents += 1;
+        }
     }
 
     /// A file in the directory is read.
@@ -152,6 +167,20 @@ mod tests {
         }
         assert_eq!(windows[..3].iter().map(|step| step.names).collect::<Vec<_>>(), [8, 16, 32]);
         assert!(windows.iter().all(|step| step.names <= MOST) && windows[0].reads);
+    }
+
+    #[test]
+    fn who_goes_into_directories_gets_them_listed_and_what_he_reads_there() {
+        let (mut walks, mut steps) = (Walks::default(), Vec::new());
+        for index in 0..8 {
+            steps.extend(walks.step(Ino(7), &format!("d{index}"), ahead));
+            walks.descend(Ino(7));
+            for file in 0..4 {
+                walks.step(Ino(10 + index), &format!("f{file}"), ahead);
+                walks.read(Ino(10 + index));
+            }
+        }
+        assert!(!steps.is_empty() && steps.iter().all(|step| step.below == Some(true)), "{steps:?}");
     }
 
     #[test]
@@ -187,7 +216,7 @@ mod tests {
             let _ = walks.step(Ino(1), name, ahead);
             walks.read(Ino(1));
         }
-        assert_eq!(walks.step(Ino(3), "a", ahead), Some(Step { names: 4 * LEAST, reads: true }));
+        assert_eq!(walks.step(Ino(3), "a", ahead), Some(Step { names: 4 * LEAST, reads: true, below: None }));
         assert_eq!(walks.step(Ino(4), "m", |_| Seen::Elsewhere), None, "not one of the first names");
         walks.habit = walks.habit.map(|(at, reads)| (at - 2 * HABIT, reads));
         assert_eq!(walks.step(Ino(5), "a", ahead), None);

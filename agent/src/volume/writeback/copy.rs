@@ -40,7 +40,7 @@ impl Volume {
         steps: &Steps,
     ) -> Result<Etag> {
         if size <= self.cut.single_copy {
-            return self.store.copy(from, etag, to, headers, condition).await;
+            return self.store.copy(from, etag, to, Some(headers), condition).await;
         }
         let upload = self.store.multipart_begin(to, headers).await?;
         let result = match self.copy_parts((from, etag), size, to, &upload, steps).await {

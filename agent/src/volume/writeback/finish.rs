@@ -10,7 +10,7 @@ use crate::volume::control::Failure;
 use crate::volume::failpoint;
 use crate::volume::journal::{Base, Op, Outcome, Record, Seq, Unfinished};
 use crate::volume::store::Etag;
-use crate::volume::tree::{Child, Ino, Kind, Node, Place, Remote, Tree};
+use crate::volume::tree::{Child, Ino, Kind, Node, Place, Remote, Told, Tree};
 
 /// What S3 has after an operation.
 #[derive(Debug, Default)]
@@ -54,7 +54,7 @@ impl Uploaded {
 
     fn into_remote(self) -> Remote {
         let Self { path, etag, size, .. } = self;
-        Remote { path, etag, size, last_modified: None, racy: true }
+        Remote { path, etag, size, last_modified: None, told: Told::All, racy: true }
     }
 }
 
@@ -71,6 +71,7 @@ impl Volume {
         apply(&mut tree, seq, &tag, effect, &self.conflicts);
         settle_names(&mut tree, seq, &tag);
         drop(tree);
+        tag.touched.iter().for_each(|(parent, _)| self.records.note(*parent));
         self.queue.changed.notify_waiters();
         tag.ino
     }

@@ -11,7 +11,12 @@ type Result<T> = std::result::Result<T, StoreError>;
 impl Volume {
     /// Removes a directory's markers of other forms.
     pub(super) async fn remove_other_forms(&self, path: &str) -> Result<()> {
-        for (key, info) in self.other_forms(path).await? {
+        let forms = self.other_forms(path).await?;
+        self.remove_forms(forms).await
+    }
+
+    pub(super) async fn remove_forms(&self, forms: Vec<(String, ObjectInfo)>) -> Result<()> {
+        for (key, info) in forms {
             ignore_conflict(self.delete_version(&key, &info.etag).await)?;
         }
         Ok(())
@@ -28,7 +33,7 @@ impl Volume {
         Ok(())
     }
 
-    async fn other_forms(&self, path: &str) -> Result<Vec<(String, ObjectInfo)>> {
+    pub(super) async fn other_forms(&self, path: &str) -> Result<Vec<(String, ObjectInfo)>> {
         let mut found = Vec::new();
         // The root's marker has no name that could be bare.
         if path.is_empty() {

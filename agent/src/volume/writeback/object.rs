@@ -103,11 +103,19 @@ impl Volume {
         }
     }
 
-    /// Writes a directory's marker anew.
-    pub(super) async fn put_marker(&self, path: &str, attr: &Attr, extra: &Extra, write: Uuid) -> Result<Performed> {
+    /// Writes a directory's marker anew. `plain`: there is none of another form.
+    pub(super) async fn put_marker(
+        &self,
+        path: &str,
+        attr: &Attr,
+        extra: &Extra,
+        write: Uuid,
+        plain: bool,
+    ) -> Result<Performed> {
         let headers = marker_headers(attr, extra, write);
-        self.put_empty(path, &headers, &Condition::Always).await?;
-        self.remove_other_forms(path).await?;
+        let others = async { if plain { Ok(Vec::new()) } else { self.other_forms(path).await } };
+        let (_, others) = tokio::try_join!(self.put_empty(path, &headers, &Condition::Always), others)?;
+        self.remove_forms(others).await?;
         Ok(Performed::default())
     }
 
@@ -117,8 +125,9 @@ impl Volume {
     }
 
     /// Deletes a directory's marker.
-    pub(super) async fn remove_marker(&self, path: &str) -> Result<Performed> {
-        self.remove_other_forms(path).await?;
+    pub(super) async fn remove_marker(&self, path: &str, plain: bool) -> Result<Performed> {
+        let others = async { if plain { Ok(()) } else { self.remove_other_forms(path).await } };
+        tokio::try_join!(others, self.remove_record(path))?;
         match self.store.delete(&ObjectKey::new(directory_key(path)), &Condition::Always).await {
             Ok(()) | Err(StoreError::NotFound(_)) => Ok(Performed::default()),
             Err(error) => Err(error),

@@ -120,7 +120,7 @@ impl<T> Pending<T> {
     /// Changes the attributes an operation writes; false when it has started already, or does not write these.
     pub(crate) fn amend(&mut self, seq: Seq, attr: Attr, extra: Option<&Extra>) -> bool {
         match self.entries.get_mut(&seq) {
-            Some(entry) if !entry.started && (extra.is_none() || entry.op.has_extra()) => {
+            Some(entry) if !entry.started && entry.op.has_attr() && (extra.is_none() || entry.op.has_extra()) => {
                 entry.op.set_attr(attr, extra);
                 true
             }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use uuid::Uuid;
 
+use super::PARALLEL_MOVES;
 use super::finish::{Effect, Performed, Uploaded};
 use crate::volume::Volume;
 use crate::volume::attr::{self, Attr, Extra};
@@ -15,8 +16,6 @@ use crate::volume::store::{Body, Condition, Etag, Headers, ListedObject, ObjectI
 use crate::volume::version::conflict::{self, Resolution};
 use crate::volume::version::directory_key;
 
-/// Keys of a directory moved at a time.
-const PARALLEL: usize = 16;
 const PAGE: u16 = 1000;
 
 type Result<T> = std::result::Result<T, StoreError>;
@@ -131,12 +130,12 @@ impl Volume {
         loop {
             let page = self.store.list(&prefix, None, None, PAGE).await?;
             if page.objects.is_empty() {
-                self.move_other_forms(from, to).await?;
+                tokio::try_join!(self.move_other_forms(from, to), self.remove_records(from))?;
                 return Ok(Performed::new(outcome, Effect::Moved { from: from.to_owned(), to: to.to_owned() }));
             }
             let moved: Vec<(String, Etag)> = futures::stream::iter(page.objects)
-                .map(|object| self.move_key(seq, object, &prefix, to))
-                .buffer_unordered(PARALLEL)
+                .map(|object| self.move_in_turn(seq, object, &prefix, to))
+                .buffer_unordered(PARALLEL_MOVES)
                 .try_collect()
                 .await?;
             let known = moved.into_iter().filter(|(path, _)| interesting.contains(path));
@@ -144,19 +143,45 @@ impl Volume {
         }
     }
 
+    /// [`Volume::move_key`], as many at a time as S3 bears.
+    async fn move_in_turn(&self, seq: Seq, object: ListedObject, prefix: &str, to: &str) -> Result<(String, Etag)> {
+        let slot = self.queue.moves.enter().await;
+        let result = self.move_key(seq, object, prefix, to).await;
+        let answered = !matches!(result, Err(StoreError::Transient(_, _)));
+        slot.into_iter().for_each(|slot| self.queue.moves.leave(slot, answered));
+        result
+    }
+
     async fn move_key(&self, seq: Seq, object: ListedObject, prefix: &str, to: &str) -> Result<(String, Etag)> {
         let rest = object.key.as_str().strip_prefix(prefix).unwrap_or_default();
         let target = format!("{}{rest}", directory_key(to));
-        let etag = match self.look(object.key.as_str()).await? {
-            Some(source) => {
-                let etag = self.copy_key(seq, &object.key, &source, &target).await?;
-                self.delete_version(object.key.as_str(), &source.etag).await.or_else(ignore_conflict)?;
-                failpoint::hit(failpoint::RENAME_KEY);
-                etag
-            }
-            None => object.etag.clone(),
+        let (version, etag) = match self.copy_as_listed(&object, &target).await? {
+            Some(etag) => (object.etag, etag),
+            None => match self.look(object.key.as_str()).await? {
+                Some(source) => {
+                    let etag = self.copy_key(seq, &object.key, &source, &target).await?;
+                    (source.etag, etag)
+                }
+                None => return Ok((target, object.etag)),
+            },
         };
+        self.delete_version(object.key.as_str(), &version).await.or_else(ignore_conflict)?;
+        failpoint::hit(failpoint::RENAME_KEY);
         Ok((target, etag))
+    }
+
+    /// Copies the version that was listed to where nothing is, in one request. None where it takes more than that.
+    async fn copy_as_listed(&self, object: &ListedObject, target: &str) -> Result<Option<Etag>> {
+        if target.ends_with('/') || object.size > self.cut.single_copy {
+            return Ok(None);
+        }
+        let key = ObjectKey::new(target);
+        match self.store.copy(&object.key, &object.etag, &key, None, &Condition::Absent).await {
+            Ok(etag) => Ok(Some(etag)),
+            // Done before, taken by somebody else, or another version by now.
+            Err(StoreError::Conflict(_) | StoreError::NotFound(_) | StoreError::Refused(_, _)) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Copies one key. A file that somebody else made at the new place is left alone, and ours gets a conflict name.

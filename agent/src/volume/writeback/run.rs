@@ -134,14 +134,19 @@ impl Volume {
             }
             Op::RenameDir { from, to, .. } => self.rename_directory(seq, from, to).await,
             Op::SetAttr { path, directory: true, attr, extra, write, .. } => {
-                self.put_marker(path, attr, extra, *write).await
+                self.put_marker(path, attr, extra, *write, self.is_plain(seq)).await
             }
             Op::SetAttr { path, directory: false, size, attr, extra, base, write } => {
                 self.set_attributes(&object::Change { seq, path, size: *size, attr, extra, base, write: *write }).await
             }
             Op::Mkdir { path, attr, write } => self.make_marker(path, attr, *write).await,
-            Op::Rmdir { path } => self.remove_marker(path).await,
+            Op::Rmdir { path } => self.remove_marker(path, self.is_plain(seq)).await,
         }
+    }
+
+    /// Whether the operation is about a directory that has no marker of another form.
+    fn is_plain(&self, seq: Seq) -> bool {
+        self.queue.table.lock().pending.get(seq).is_some_and(|(_, tag)| tag.plain)
     }
 
     fn data_of(&self, seq: Seq) -> std::result::Result<(Arc<DataFile>, Spilled), StoreError> {

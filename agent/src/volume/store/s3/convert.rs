@@ -82,7 +82,9 @@ pub(super) fn size(key: &ObjectKey, bytes: Option<i64>) -> Result<u64, StoreErro
 }
 
 pub(super) fn time(key: &ObjectKey, time: Option<&DateTime>) -> Result<SystemTime, StoreError> {
-    time.and_then(|time| SystemTime::try_from(*time).ok()).ok_or_else(|| incomplete(key, "no time of change"))
+    // Some servers list milliseconds that they do not tell by HEAD.
+    let whole = time.map(|time| DateTime::from_secs(time.secs()));
+    whole.and_then(|time| SystemTime::try_from(time).ok()).ok_or_else(|| incomplete(key, "no time of change"))
 }
 
 fn incomplete(key: &ObjectKey, what: &str) -> StoreError {

@@ -2,7 +2,6 @@
 
 use super::*;
 use aws_sdk_s3::config::Credentials;
-use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -14,7 +13,14 @@ fn store(endpoint: &str) -> S3Store {
         .http_client(transport::client());
     let client = Client::from_conf(configured(config, Some(endpoint)).build());
     let uploads = Uploads { storage_class: Some("STANDARD_IA".into()), encryption: Some(S3_KEYS.into()), acl: None };
-    S3Store { client, bucket: "bucket".into(), prefix: Prefix("vol/".into()), uploads, payer: None }
+    S3Store {
+        client,
+        bucket: "bucket".into(),
+        prefix: Prefix("vol/".into()),
+        uploads,
+        payer: None,
+        counts: Arc::default(),
+    }
 }
 
 /// A server for one request: answers `reply`, gives what it was sent.
