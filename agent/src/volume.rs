@@ -9,6 +9,7 @@
 
 pub mod attr;
 pub(crate) mod breaker;
+pub(crate) mod buffer;
 pub mod cache;
 pub(crate) mod content;
 pub mod control;
@@ -74,8 +75,10 @@ pub enum Excl {
 /// What closing a file that was written to waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Close {
-    /// The local disk: the journal brings the file to S3 whatever happens to this process.
+    /// The journal: it brings the file to S3 whatever happens to this process. The local disk has both a second later.
     Local,
+    /// The local disk: whatever happens to the machine.
+    Disk,
     /// S3.
     S3,
 }
@@ -195,6 +198,8 @@ pub(crate) struct Volume {
     pub(crate) reading: Semaphore,
     /// Directories whose attribute records are to be written.
     pub(crate) records: Records,
+    /// For answers to reads.
+    pub(crate) buffers: Arc<buffer::Buffers>,
     /// Names that somebody else replaces while they are opened here.
     pub(crate) contested: Contested,
     /// Directories that somebody walks through.
@@ -254,6 +259,7 @@ impl Volume {
             reads: Reads::default(),
             reading: Semaphore::new(PARALLEL_READING),
             records: Records::default(),
+            buffers: Arc::default(),
             contested: Contested::default(),
             walks: Mutex::default(),
             asking: walk::Asking::default(),

@@ -23,6 +23,8 @@ mod load;
 mod outage;
 #[path = "durable/place.rs"]
 mod place;
+#[path = "durable/reads.rs"]
+mod reads;
 #[path = "durable/repair.rs"]
 mod repair;
 

@@ -22,6 +22,8 @@ mod passthrough;
 mod pjdfstest;
 #[path = "volume/posix.rs"]
 mod posix;
+#[path = "volume/power.rs"]
+mod power;
 #[path = "volume/programs.rs"]
 mod programs;
 #[path = "volume/real.rs"]

@@ -1,10 +1,12 @@
 //! The local copies of file data: one file a version, named by a [`DataId`].
 //!
-//! A [`DataFile`] is deleted with its last owner: the inode that shows it and every queued upload of it. Only what the
-//! journal names survives a restart; the rest is removed by [`Cache::collect`].
+//! A [`DataFile`] is deleted with its last owner: the inode that shows it and every queued upload of it; one that the
+//! journal on disk may still name a little later ([`graves`]). Only what the journal names survives a restart; the rest
+//! is removed by [`Cache::collect`].
 
 mod exposure;
 pub mod extents;
+mod graves;
 pub mod usage;
 
 use std::collections::HashSet;
@@ -14,7 +16,7 @@ use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::unistd::{Whence, lseek};
@@ -22,7 +24,12 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use self::exposure::Exposure;
+use self::graves::Graves;
 use self::usage::{Charge, Hold, Usage};
+use super::journal::Position;
+
+/// So many files are synced with all others of the file system: one commit instead of one for each.
+const MANY: usize = 32;
 
 /// Names one cache file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -42,6 +49,7 @@ pub struct Cache {
     /// Set when the volume ends: from then on no data file is deleted any more.
     frozen: Arc<AtomicBool>,
     usage: Arc<Usage>,
+    graves: Arc<Graves>,
 }
 
 impl Cache {
@@ -51,7 +59,7 @@ impl Cache {
         for path in [dir, data.as_path(), lost.as_path()] {
             make_private_dir(path)?;
         }
-        Ok(Self { data, lost, frozen: Arc::default(), usage: Arc::default() })
+        Ok(Self { data, lost, frozen: Arc::default(), usage: Arc::default(), graves: Arc::default() })
     }
 
     /// A new, empty data file.
@@ -66,7 +74,9 @@ impl Cache {
     pub fn reopen(&self, id: DataId) -> io::Result<Arc<DataFile>> {
         let path = self.path(id);
         let file = OpenOptions::new().read(true).write(true).open(&path)?;
-        self.adopt(id, path, file)
+        let data = self.adopt(id, path, file)?;
+        data.note_named();
+        Ok(data)
     }
 
     /// A copy of a data file, with its holes.
@@ -112,11 +122,33 @@ impl Cache {
         Ok(())
     }
 
+    /// Brings data files to the disk, with their names; says of each whether it is there.
+    pub(crate) fn sync<'a>(&self, files: impl ExactSizeIterator<Item = &'a DataFile>) -> Vec<io::Result<()>> {
+        let results: Vec<io::Result<()>> = if files.len() > MANY {
+            let all = File::open(&self.data).and_then(|dir| Ok(nix::unistd::syncfs(&dir)?));
+            files.map(|_| again(&all)).collect()
+        } else {
+            files.map(|data| data.file.sync_data()).collect()
+        };
+        let names = crate::durable::sync_dir(&self.data);
+        results.into_iter().map(|result| result.and_then(|()| again(&names))).collect()
+    }
+
+    /// Data files without owners that the journal on disk may still name.
+    pub(crate) fn take_graves(&self) -> Graves {
+        self.graves.take()
+    }
+
     /// Keeps a data file in lost+found under `name` for the user to find, and beside it, as `name.json`, what was to be
     /// done with it; returns its place.
     pub fn keep_lost(&self, data: &DataFile, name: &str, what: &impl Serialize) -> io::Result<PathBuf> {
         let place = self.lost.join(name);
-        std::fs::hard_link(&data.path, &place)?;
+        data.file.sync_all()?;
+        match std::fs::hard_link(&data.path, &place) {
+            // A process that died did it.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            result => result?,
+        }
         crate::durable::overwrite(&self.lost.join(format!("{name}.json")), 0o600, &serde_json::to_vec(what)?)?;
         Ok(place)
     }
@@ -145,8 +177,15 @@ impl Cache {
     fn adopt(&self, id: DataId, path: PathBuf, file: File) -> io::Result<Arc<DataFile>> {
         exposure::announce_quietly(&file)?;
         let (charge, exposure) = (Charge::none(self.usage.clone()), Exposure::none(self.usage.clone()));
-        Ok(Arc::new(DataFile { id, path, file, frozen: self.frozen.clone(), charge, exposure }))
+        let (frozen, graves) = (self.frozen.clone(), self.graves.clone());
+        let (named, needed_until) = (AtomicBool::new(false), AtomicU64::new(0));
+        Ok(Arc::new(DataFile { id, path, file, frozen, graves, named, needed_until, charge, exposure }))
     }
+}
+
+/// The same result once more.
+fn again(result: &io::Result<()>) -> io::Result<()> {
+    result.as_ref().copied().map_err(|error| io::Error::new(error.kind(), error.to_string()))
 }
 
 /// What the files of a lost+found say was to be done with those beside them.
@@ -200,11 +239,36 @@ pub struct DataFile {
     /// Open for reading and writing.
     pub file: File,
     frozen: Arc<AtomicBool>,
+    graves: Arc<Graves>,
+    /// The journal names it, or did.
+    named: AtomicBool,
+    /// A journal on disk that ends before this position needs its bytes.
+    needed_until: AtomicU64,
     charge: Charge,
     exposure: Exposure,
 }
 
 impl DataFile {
+    /// The journal is about to name it.
+    pub(crate) fn note_named(&self) {
+        self.named.store(true, Ordering::Relaxed);
+    }
+
+    /// No journal names it any more, neither in memory nor on disk.
+    pub(crate) fn note_unnamed(&self) {
+        self.named.store(false, Ordering::Relaxed);
+    }
+
+    /// The journal says at `position` that its bytes are not needed any more.
+    pub(crate) fn set_needed_until(&self, position: Position) {
+        self.needed_until.fetch_max(position.0, Ordering::Relaxed);
+    }
+
+    /// A journal on disk that ends before this position needs its bytes.
+    pub(crate) fn needed_until(&self) -> Position {
+        Position(self.needed_until.load(Ordering::Relaxed))
+    }
+
     /// Measures what it takes on the disk, and counts it as `hold`.
     pub fn measure(&self, hold: Hold) -> io::Result<()> {
         self.charge.set(hold, self.file.metadata()?.blocks() * 512);
@@ -239,8 +303,10 @@ impl Drop for DataFile {
         if self.frozen.load(Ordering::SeqCst) {
             return;
         }
-        if let Err(error) = std::fs::remove_file(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "cannot remove a cache file");
+        let path = std::mem::take(&mut self.path);
+        match self.named.load(Ordering::Relaxed) {
+            true => self.graves.add(path),
+            false => graves::remove(&path),
         }
     }
 }

@@ -3,6 +3,8 @@
 //! What the cache file of a [`State`] that is not clean lacks is spilled. A sealed cache file is not written to any more
 //! while its upload is not done: the next write takes a copy. Of an exposed one (see `passthrough`) the upload has a copy.
 
+mod origin;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,6 +12,7 @@ use std::time::Instant;
 
 use tokio::sync::RwLock;
 
+pub(crate) use self::origin::Origin;
 use super::cache::DataFile;
 use super::cache::extents::Extents;
 use super::fetch::Flights;
@@ -56,6 +59,8 @@ pub(crate) struct State {
     pub(crate) written: BTreeMap<u64, u64>,
     /// How often the file was written to.
     writes: u64,
+    /// What S3 has that the file differs from only where it was touched.
+    pub(crate) origin: Option<Origin>,
 }
 
 impl Content {
@@ -135,6 +140,7 @@ impl State {
         for index in cut.indices(range) {
             self.written.insert(index, self.writes);
         }
+        self.origin.iter_mut().for_each(|origin| origin.touch(cut, range));
     }
 
     /// `range` was written to the cache file; what lies between the old end and it is a hole.
@@ -155,6 +161,7 @@ impl State {
             self.written.retain(|index, _| cut.range(*index).start < size);
         }
         self.note_touched(cut, &(size.saturating_sub(1)..size));
+        self.origin.iter_mut().for_each(|origin| origin.resize(size));
         self.size = size;
     }
 

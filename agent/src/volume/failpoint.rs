@@ -18,10 +18,14 @@ pub const JOURNAL_REWRITE: &str = "journal-rewrite";
 pub const JOURNAL_REWRITTEN: &str = "journal-rewritten";
 /// The journal was replayed, and nothing was done.
 pub const REPLAYED: &str = "replayed";
-/// A closed file's bytes are on disk, its upload is not in the journal.
-pub const SEAL_SYNCED: &str = "seal-synced";
+/// A closed file's bytes do not change any more, its upload is not in the journal.
+pub const SEAL: &str = "seal";
 /// A closed file's upload is in the journal.
 pub const SEAL_BEGUN: &str = "seal-begun";
+/// Bytes of closed files are on disk, the journal does not say so.
+pub const SETTLE_SYNCED: &str = "settle-synced";
+/// Bytes of closed files are on disk, and the journal that says so.
+pub const SETTLED: &str = "settled";
 /// An object is about to be written.
 pub const PUT: &str = "put";
 /// An object is written, and only S3 knows.
@@ -67,8 +71,10 @@ pub const ALL: &[&str] = &[
     JOURNAL_REWRITE,
     JOURNAL_REWRITTEN,
     REPLAYED,
-    SEAL_SYNCED,
+    SEAL,
     SEAL_BEGUN,
+    SETTLE_SYNCED,
+    SETTLED,
     PUT,
     PUT_DONE,
     MULTIPART_BEGUN,

@@ -5,7 +5,8 @@
 
 mod ahead;
 mod flights;
-mod pattern;
+mod landing;
+pub(crate) mod pattern;
 
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
@@ -16,18 +17,21 @@ use futures::{StreamExt, TryStreamExt};
 use tokio::sync::watch;
 
 pub(crate) use self::flights::Flights;
+use self::flights::Waiter;
+use self::landing::Landing;
 use super::Volume;
 use super::breaker::Steps;
 use super::cache::DataFile;
 use super::content::{Content, Moment, State};
 use super::error::{Result, VolumeError};
-use super::limits::is_full;
 use super::spill::{Place, Spilled};
 use super::store::{Etag, ObjectKey, StoreError};
 use super::tree::Ino;
 
 /// The largest ranged GET.
-pub(crate) const PIECE: u64 = 4 << 20;
+pub(crate) const PIECE: u64 = 8 << 20;
+/// Of a piece that is on its way, so much is in memory at most: the rest is in the cache file, or not here yet.
+pub(crate) const IN_HAND: u64 = 2 << 20;
 /// What a reader waits for is a multiple of this.
 const STEP: u64 = 256 << 10;
 /// Of files up to this size a reader waits for all.
@@ -48,8 +52,8 @@ struct Flight {
     spilled: Option<Place>,
     /// When the file was as it was to be fetched.
     moment: Moment,
-    /// Dropped last: then those who wait go on.
-    _landed: watch::Sender<()>,
+    /// How far the bytes are there. Dropped last: then those who wait go on.
+    reached: watch::Sender<u64>,
 }
 
 impl Drop for Flight {
@@ -76,21 +80,15 @@ impl Volume {
             let mut own =
                 futures::stream::iter(own).map(|flight| self.fly(ino, content, flight)).buffer_unordered(PARALLEL);
             while own.try_next().await?.is_some() {}
-            for mut other in others {
-                // The sender is dropped when the flight has landed.
-                let _ = other.changed().await;
+            for other in others {
+                other.wait().await;
             }
         }
         Err(VolumeError::TimedOut)
     }
 
     /// Those to wait for, and flights for what nobody fetches yet.
-    fn board(
-        &self,
-        content: &Arc<Content>,
-        state: &State,
-        gaps: &[Range<u64>],
-    ) -> (Vec<watch::Receiver<()>>, Vec<Flight>) {
+    fn board(&self, content: &Arc<Content>, state: &State, gaps: &[Range<u64>]) -> (Vec<Waiter>, Vec<Flight>) {
         let mut flights = content.flights.lock();
         let others = gaps.iter().flat_map(|gap| flights.waiters(gap)).collect();
         let mut own = Vec::new();
@@ -107,8 +105,8 @@ impl Volume {
     /// A flight for `piece`, which is in one part if the file has spilled ones.
     fn take_off(&self, content: &Arc<Content>, flights: &mut Flights, state: &State, piece: Range<u64>) -> Flight {
         let spilled = state.spilled.get(self.cut.index(piece.start)).cloned();
-        let (moment, landed) = (state.moment(), flights.begin(&piece));
-        Flight { content: content.clone(), range: piece, spilled, moment, _landed: landed }
+        let (moment, reached) = (state.moment(), flights.begin(&piece));
+        Flight { content: content.clone(), range: piece, spilled, moment, reached }
     }
 
     /// Returns when all of the inode's version is in its cache file, or spilled.
@@ -170,35 +168,31 @@ impl Volume {
 
     async fn fly(&self, ino: Ino, content: &Content, flight: Flight) -> Result<()> {
         let length = flight.range.end - flight.range.start;
-        // Twice: the client gathers what it reads, and hands it over in one.
-        let _memory = self.limits.memory(2 * length).await?;
+        let _memory = self.limits.memory(length.min(IN_HAND)).await?;
         // Before, and not after: what was fetched must stay until it is read.
         self.make_room(length).await;
         let data = self.data_file(content).await?;
-        let bytes = match &flight.spilled {
-            Some(place) => self.fetch_spilled(place, &flight.range).await?,
-            None => self.fetch_version(ino, &flight.range).await?,
+        let landing = Landing::new(self, content, data, &flight);
+        match &flight.spilled {
+            Some(place) => self.fetch_spilled(place, &landing).await?,
+            None => self.fetch_version(ino, &landing).await?,
+        }
+        landing.end()
+    }
+
+    async fn fetch_spilled(&self, place: &Place, landing: &Landing<'_>) -> Result<()> {
+        let (key, etag) = (ObjectKey::new(&place.object.key), &place.object.etag);
+        let read = || self.store.read_range(&key, etag, place.within(&landing.wanted()), landing);
+        self.breaker.patiently(read).await
+    }
+
+    async fn fetch_version(&self, ino: Ino, landing: &Landing<'_>) -> Result<()> {
+        let read = async |key: ObjectKey, etag: Etag| match landing.wanted() {
+            // The answer broke off behind its last byte.
+            range if range.is_empty() => Ok(()),
+            range => self.store.read_range(&key, &etag, range, landing).await,
         };
-        if bytes.len() as u64 != length {
-            return Err(VolumeError::Stale);
-        }
-        match self.keep(content, &data, &flight, &bytes).await {
-            Err(error) if is_full(&error) => {
-                self.evict(0).await;
-                Ok(self.keep(content, &data, &flight, &bytes).await?)
-            }
-            result => Ok(result?),
-        }
-    }
-
-    async fn fetch_spilled(&self, place: &Place, range: &Range<u64>) -> Result<Bytes> {
-        let key = ObjectKey::new(&place.object.key);
-        self.breaker.patiently(|| self.store.get_range(&key, &place.object.etag, place.within(range))).await
-    }
-
-    async fn fetch_version(&self, ino: Ino, range: &Range<u64>) -> Result<Bytes> {
-        let get = async |key: ObjectKey, etag: Etag| self.store.get_range(&key, &etag, range.clone()).await;
-        self.of_version(ino, get).await.map(|(bytes, _)| bytes)
+        self.of_version(ino, read).await.map(drop)
     }
 
     /// Asks S3 for something of the inode's version, wherever it is by now; the answer, and the ETag it has there.
@@ -262,34 +256,6 @@ impl Volume {
         data.remeasure()?;
         state.data = Some(data);
         Ok(())
-    }
-
-    /// Puts what was fetched into the cache file, where that still lacks it and the file still has it. Readers go on
-    /// meanwhile; whoever changes the file waits.
-    async fn keep(
-        &self,
-        content: &Content,
-        data: &Arc<DataFile>,
-        flight: &Flight,
-        bytes: &Bytes,
-    ) -> std::io::Result<()> {
-        {
-            let state = content.state.read().await;
-            if !state.is_still(&self.cut, data, &flight.range, flight.moment) {
-                return Ok(());
-            }
-            let within = |at: u64| usize::try_from(at - flight.range.start).map_err(std::io::Error::other);
-            for gap in state.present.missing(state.clamp(flight.range.clone())) {
-                data.file.write_all_at(&bytes[within(gap.start)?..within(gap.end)?], gap.start)?;
-            }
-        }
-        let mut state = content.state.write().await;
-        if state.is_still(&self.cut, data, &flight.range, flight.moment) {
-            let there = state.clamp(flight.range.clone());
-            state.present.insert(there);
-            content.note_use(&self.cut, &flight.range);
-        }
-        data.remeasure()
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::Volume;
 use super::content::Content;
 use super::error::{Result, VolumeError};
-use super::fetch::PIECE;
+use super::fetch::IN_HAND;
 use super::tree::{Ino, Kind};
 
 /// How long a writer waits for room at the dirty limit before it gets ENOSPC.
@@ -24,7 +24,7 @@ const DIRTY_PATIENCE: Duration = Duration::from_secs(25);
 const DIRTY_POLL: Duration = Duration::from_millis(50);
 /// Dirty bytes may take so much of the cache at most: what is read needs room too.
 const DIRTY_PERCENT: u64 = 75;
-/// The largest pieces that are fetched ahead of readers at a time, all together.
+/// Pieces that are fetched ahead of readers at a time, all together.
 const MOST_AHEAD: u64 = 16;
 /// Memory is counted in units of this.
 const MEMORY_UNIT: u64 = 64 << 10;
@@ -63,12 +63,12 @@ impl Bounds {
 
     /// What is fetched ahead takes half of the memory at most: who waits for his bytes finds some.
     fn units_ahead(&self) -> usize {
-        let bytes = (self.memory_bytes / 2).clamp(2 * PIECE, MOST_AHEAD * 2 * PIECE);
+        let bytes = (self.memory_bytes / 2).clamp(IN_HAND, MOST_AHEAD * IN_HAND);
         usize::try_from(bytes / MEMORY_UNIT).unwrap_or(Semaphore::MAX_PERMITS)
     }
 
     fn memory_units(&self) -> usize {
-        // A request of the kernel, and a piece of a fetch twice, must fit.
+        // A request of the kernel, what is in hand of a fetch, and a small file twice, must fit.
         usize::try_from(self.memory_bytes.max(16 << 20) / MEMORY_UNIT).unwrap_or(Semaphore::MAX_PERMITS)
     }
 }
@@ -177,13 +177,13 @@ mod tests {
     #[tokio::test]
     async fn what_is_fetched_ahead_takes_half_of_the_memory() {
         let limits = Limits::new(Bounds { memory_bytes: 32 << 20, ..Bounds::default() });
-        let _one = limits.ahead(2 * PIECE).await.unwrap();
+        let _one = limits.ahead(8 << 20).await.unwrap();
         let _other = limits.ahead(8 << 20).await.unwrap();
         assert!(tokio::time::timeout(Duration::from_millis(20), limits.ahead(1)).await.is_err());
         drop(limits.ahead(0).await.unwrap());
         drop(limits.memory(16 << 20).await.unwrap());
         let small = Limits::new(Bounds { memory_bytes: 1, ..Bounds::default() });
-        drop(small.ahead(2 * PIECE).await.unwrap());
+        drop(small.ahead(1 << 30).await.unwrap());
     }
 
     #[test]

@@ -58,7 +58,7 @@ pub struct MountArgs {
     /// Whom O_EXCL excludes: everybody on this node, or in the cluster (then a create waits for S3).
     #[arg(long, value_enum)]
     pub excl: Option<Excl>,
-    /// What closing a file waits for: the local disk, or S3.
+    /// What closing a file waits for: nothing that the end of this process could undo, the local disk, or S3.
     #[arg(long, value_enum)]
     pub close: Option<Close>,
     /// How long attributes and names are trusted without asking S3 (1s, 250ms); 0 asks at every open.

@@ -146,6 +146,11 @@ impl Volume {
             self.conceal_unused().await;
         }
         let state = content.state.read().await;
+        if let Some(data) = state.data.as_ref().filter(|_| access.map && !state.dirty)
+            && let Err(error) = self.await_release(data).await
+        {
+            tracing::warn!(%ino, %error, "the journal cannot be synced before a file is mapped");
+        }
         let mut way = content.way.lock();
         if way.is_closed() && !access.write {
             let backing = self.passable(ino, &state).and_then(|data| self.expose(data, register));

@@ -235,7 +235,7 @@ fn look_at_cache(dir: &Path) -> anyhow::Result<Cached> {
     let path = dir.join("journal");
     anyhow::ensure!(path.is_file(), "{} is not the cache directory of a volume: it has no journal", dir.display());
     let (records, torn) = journal::file::look(&path).with_context(|| format!("reading {}", path.display()))?;
-    let left = journal::unfinished(records);
+    let left = journal::unfinished(records, None);
     let lost_dir = dir.join("lost+found");
     let reading = || format!("reading {}", lost_dir.display());
     let spilled = named_spills(&left, &lost_notes(&lost_dir).with_context(reading)?);
@@ -254,6 +254,7 @@ fn look_at_cache(dir: &Path) -> anyhow::Result<Cached> {
 fn say(op: &Op) -> String {
     match op {
         Op::Put { path, .. } => format!("upload {path}"),
+        Op::Salvage { path, .. } => format!("look whether S3 has {path}, which was written as the machine went down"),
         Op::Symlink { path, .. } => format!("link {path}"),
         Op::Mknod { path, .. } => format!("special file {path}"),
         Op::Delete { path, .. } => format!("delete {path}"),
@@ -352,7 +353,9 @@ mod tests {
         drop(crate::volume::cache::Cache::open(dir.path()).unwrap());
         let (journal, _) = journal::Journal::open(dir.path()).unwrap();
         let op = Op::RenameDir { from: "a".into(), to: "b".into(), attr: None };
-        journal.append(&journal::Record::Begin { seq: journal::Seq(1), op, supersedes: vec![] }).unwrap();
+        journal
+            .append(&journal::Record::Begin { seq: journal::Seq(1), op, supersedes: vec![], on_disk: false })
+            .unwrap();
         std::fs::write(dir.path().join("lost+found/1-x"), "x").unwrap();
         std::fs::write(dir.path().join("lost+found/1-x.json"), "{}").unwrap();
         let cached = look_at_cache(dir.path()).unwrap();

@@ -12,7 +12,7 @@ use super::error::Result;
 use super::failpoint;
 use super::journal::{Base, Op, Seq, Unfinished};
 use super::name;
-use super::spill::Restored;
+use super::spill::{Restored, Run};
 use super::tree::{Child, Dir, Ino, Kind, Node, Opaque, Place, Remote, Told, Tree};
 use super::writeback::Tag;
 
@@ -40,6 +40,7 @@ impl Volume {
         let mut objects = Restored::new();
         for (seq, entry) in left {
             let tag = self.replay_one(&mut tree, seq, &entry.op, &mut objects)?;
+            let tag = Tag { on_disk: entry.on_disk, ..tag };
             self.requeue(&mut tree, seq, entry.op, tag, entry.upload);
         }
         failpoint::hit(failpoint::REPLAYED);
@@ -64,6 +65,7 @@ impl Volume {
                 let tag = self.replay_node(tree, seq, path, node)?;
                 Ok(Tag { data: Some(data), spilled, bytes: size, ..tag })
             }
+            Op::Salvage { path, data, spilled, .. } => Ok(self.replay_salvage(path, *data, spilled, objects)),
             Op::Symlink { path, target, attr, base, .. } => {
                 let kind = Kind::Symlink(Some(target.clone()));
                 self.replay_node(tree, seq, path, node(*attr, kind, name::length(target) as u64, base))
@@ -110,6 +112,18 @@ impl Volume {
                 Ok(tag(Some(ino), vec![(parent, name)]))
             }
         }
+    }
+
+    /// Nobody sees bytes that may be others than those that were written; the name shows what S3 has.
+    fn replay_salvage(&self, path: &str, data: DataId, spilled: &[Run], objects: &mut Restored) -> Tag {
+        tracing::warn!(path, "the machine went down before a file that was written was on the local disk");
+        let data = self.cache.reopen(data).inspect_err(|error| tracing::warn!(path, %error, "nothing is left of it"));
+        let Ok(data) = data else { return Tag::default() };
+        // Counted as dirty until it is known what becomes of it.
+        let measured = data.measure(Hold::Dirty).and_then(|()| data.file.metadata());
+        let bytes = measured.map_or(0, |metadata| metadata.len());
+        let spilled = self.spills.restore(spilled, &self.cut, bytes, objects);
+        Tag { data: Some(data), spilled, bytes, ..Tag::default() }
     }
 
     fn replay_node(&self, tree: &mut Tree, seq: Seq, path: &str, mut node: Node) -> Result<Tag> {

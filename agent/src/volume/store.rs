@@ -167,6 +167,13 @@ pub enum StoreError {
     Local(String),
 }
 
+/// Where the bytes of an object go, as they come.
+#[async_trait]
+pub trait Sink: Send + Sync {
+    /// The next bytes, in pieces; whether more are wanted.
+    async fn take(&self, bytes: Vec<Bytes>) -> bool;
+}
+
 /// Where objects live. Every call has a deadline; none retries by itself.
 ///
 /// A call that returns [`StoreError::Transient`] may or may not have taken effect.
@@ -186,6 +193,15 @@ pub trait ObjectStore: Send + Sync + std::fmt::Debug + 'static {
 
     /// Bytes of one version of an object; [`StoreError::Conflict`] when it has another.
     async fn get_range(&self, key: &ObjectKey, etag: &Etag, range: Range<u64>) -> Result<Bytes, StoreError>;
+
+    /// The same, handed over as they come. After an error, what was taken is right, and only the rest need be asked for.
+    async fn read_range(
+        &self,
+        key: &ObjectKey,
+        etag: &Etag,
+        range: Range<u64>,
+        sink: &dyn Sink,
+    ) -> Result<(), StoreError>;
 
     /// Keys that start with `prefix`, grouped at `delimiter` when given, at most `limit` (1 to 1,000) a page.
     async fn list(

@@ -10,6 +10,7 @@ pub(crate) mod pending;
 mod put;
 mod rename;
 mod run;
+mod settle;
 mod wait;
 mod width;
 
@@ -23,10 +24,12 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use self::pending::Pending;
+use self::settle::Unsettled;
 use self::width::Width;
 use super::Volume;
 use super::attr::{Attr, Extra};
 use super::cache::DataFile;
+use super::content::Origin;
 use super::error::{Result, VolumeError};
 use super::journal::{Base, Op, OpenUpload, Position, Record, Seq};
 use super::spill::Spilled;
@@ -55,6 +58,8 @@ pub(crate) struct Tag {
     pub(crate) data: Option<Arc<DataFile>>,
     /// What the cache file lacks.
     pub(crate) spilled: Spilled,
+    /// The version that it differs from only where it was touched.
+    pub(crate) origin: Option<Origin>,
     /// Its length.
     pub(crate) bytes: u64,
     /// Names it changes.
@@ -63,6 +68,8 @@ pub(crate) struct Tag {
     pub(crate) preserve: Vec<Ino>,
     /// Of a directory: it has no marker of another form.
     pub(crate) plain: bool,
+    /// Its bytes are on the local disk already.
+    pub(crate) on_disk: bool,
 }
 
 #[derive(Debug, Default)]
@@ -79,12 +86,25 @@ struct Table {
     failing: HashMap<Seq, Instant>,
     /// The operation that does the work of a replaced one.
     replaced: HashMap<Seq, Seq>,
+    /// Operations and `Open` records whose bytes are on disk, as the journal says.
+    on_disk: HashSet<Seq>,
+    /// What the disk does not have.
+    unsettled: Unsettled,
 }
 
 impl Table {
     fn next_seq(&mut self) -> Seq {
         self.last += 1;
         Seq(self.last)
+    }
+
+    /// Its bytes are on disk, or are to be brought there.
+    fn note_bytes(&mut self, seq: Seq, tag: &Tag) {
+        match &tag.data {
+            Some(_) if tag.on_disk => drop(self.on_disk.insert(seq)),
+            Some(data) => self.unsettled.add(seq, data),
+            None => {}
+        }
     }
 
     /// The operation that does what `seq` was to do.
@@ -97,6 +117,7 @@ impl Table {
 
     /// Drops what is remembered of operations that `seq` replaced.
     fn forget(&mut self, seq: Seq) {
+        self.on_disk.remove(&seq);
         self.failing.remove(&seq);
         self.uploads.remove(&seq);
         self.replayed.remove(&seq);
@@ -118,6 +139,8 @@ pub(crate) struct Queue {
     operations: Width,
     parts: Width,
     moves: Width,
+    /// Held by the one who brings a group to the disk.
+    settling: tokio::sync::Mutex<()>,
 }
 
 impl Default for Queue {
@@ -129,6 +152,7 @@ impl Default for Queue {
             operations: Width::new(LEAST_PARALLEL, PARALLEL),
             parts: Width::new(LEAST_PARALLEL, PARALLEL_PARTS),
             moves: Width::new(LEAST_PARALLEL, PARALLEL_MOVES),
+            settling: tokio::sync::Mutex::default(),
         }
     }
 }
@@ -184,16 +208,24 @@ impl Volume {
         let (op, replaced) = chain(&table.pending, op);
         let seq = table.next_seq();
         let supersedes = open.into_iter().chain(replaced).collect();
-        let position = self.journal.append(&Record::Begin { seq, op: op.clone(), supersedes })?;
+        let begin = Record::Begin { seq, op: op.clone(), supersedes, on_disk: tag.on_disk };
+        let position = self.journal.append(&begin)?;
         if let Some(old) = replaced {
-            let removed = table.pending.remove(old, &Vec::new());
-            self.queue.unsent.fetch_sub(removed.map_or(0, |(_, tag)| tag.bytes), Ordering::Relaxed);
+            if let Some((_, tag)) = table.pending.remove(old, &Vec::new()) {
+                self.queue.unsent.fetch_sub(tag.bytes, Ordering::Relaxed);
+                tag.data.iter().for_each(|data| data.set_needed_until(position));
+            }
             table.failing.remove(&old);
+            table.on_disk.remove(&old);
             self.take_over_upload(&mut table, old, seq)?;
             table.replaced.insert(old, seq);
             tree.end(old);
         }
-        open.map(|open| table.open.remove(&open));
+        if let Some(open) = open {
+            table.open.remove(&open);
+            table.on_disk.remove(&open);
+        }
+        table.note_bytes(seq, &tag);
         tag.touched.iter().for_each(|(parent, name)| tree.touch(*parent, name));
         self.queue.unsent.fetch_add(tag.bytes, Ordering::Relaxed);
         table.pending.add(seq, op, tag);
@@ -211,8 +243,14 @@ impl Volume {
         let mut table = self.queue.table.lock();
         let seq = table.next_seq();
         self.journal.append(&Record::Open { seq, op: op.clone(), supersedes: replaces.into_iter().collect() })?;
-        replaces.map(|old| table.open.remove(&old));
         table.open.insert(seq, op);
+        if let Some(old) = replaces {
+            table.open.remove(&old);
+            if table.on_disk.remove(&old) {
+                self.journal.append(&Record::Synced { seqs: vec![seq] })?;
+                table.on_disk.insert(seq);
+            }
+        }
         Ok(seq)
     }
 
@@ -319,6 +357,7 @@ impl Volume {
     /// Notes that a file that was being written is not wanted any more.
     pub(crate) fn drop_open(&self, open: Seq) -> Result<()> {
         let mut table = self.queue.table.lock();
+        table.on_disk.remove(&open);
         if table.open.remove(&open).is_some() {
             self.journal.append(&Record::Done { seq: open, outcome: Vec::new() })?;
         }
@@ -347,6 +386,7 @@ impl Volume {
         upload.into_iter().for_each(|upload| drop(table.uploads.insert(seq, upload)));
         table.last = table.last.max(seq.0);
         self.queue.unsent.fetch_add(tag.bytes, Ordering::Relaxed);
+        table.note_bytes(seq, &tag);
         table.pending.add(seq, op, tag);
         tree.begin(seq);
     }

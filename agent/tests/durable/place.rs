@@ -13,7 +13,7 @@ use ec2mpi_agent::volume::control::{self, Answer, Request};
 use ec2mpi_agent::volume::mount::{MountedVolume, mount_with};
 use ec2mpi_agent::volume::store::retry::{RetryPolicy, Retrying};
 use ec2mpi_agent::volume::store::s3::{S3Settings, S3Store};
-use ec2mpi_agent::volume::store::{Condition, ObjectKey, ObjectStore, StoreError};
+use ec2mpi_agent::volume::store::{Body, Condition, Headers, ObjectKey, ObjectStore, StoreError};
 use ec2mpi_local_cloud::bucket::{self, KeyGrant, KeySource};
 use ec2mpi_tests::lab::Lab;
 use nix::mount::{MntFlags, umount2};
@@ -89,6 +89,13 @@ impl Place {
     /// What is mounted: bucket and prefix.
     pub(crate) fn source(&self) -> String {
         format!("{}/{}", self.bucket, self.prefix)
+    }
+
+    /// Writes an object as another tool would, past the lab.
+    pub(crate) fn insert(&self, key: &str, bytes: &[u8]) {
+        let (store, body) = (self.store(), Body::Bytes(bytes.to_vec().into()));
+        let put = async { store.put(&ObjectKey::new(key), body, &Headers::default(), &Condition::Always).await };
+        self.runtime.block_on(put).unwrap();
     }
 
     /// Deletes an object, past the lab.

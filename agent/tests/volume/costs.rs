@@ -1,12 +1,12 @@
 //! What works cost in requests to S3, which are the user's bill.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::time::{Duration, Instant};
 
 use ec2mpi_agent::volume::store::memory::Operation;
 
-use crate::lab::{Lab, eventually};
+use crate::lab::{Lab, eventually, pattern};
 
 const FILES: usize = 300;
 
@@ -70,6 +70,61 @@ fn with_an_attribute_time_of_zero_every_name_is_asked_about() {
     assert!(lab.store.calls(Operation::Head) >= FILES);
     lab.insert("made/theirs", b"theirs");
     assert_eq!(mount.read("made/theirs"), b"theirs");
+}
+
+/// A large object that is here: only the parts that were written to are sent, S3 copies the others.
+#[test]
+fn a_change_of_a_large_file_sends_the_parts_that_it_touches() {
+    let lab = Lab::new();
+    let mut bytes = pattern((100 << 20) + 77, 9);
+    lab.insert("large", &bytes);
+    let mount = lab.mount();
+    assert!(mount.read("large") == bytes);
+    let file = fs::File::options().write(true).open(mount.path("large")).unwrap();
+    let mut change = |at: usize| {
+        file.write_all_at(&[1; 5000], at as u64).unwrap();
+        bytes[at..at + 5000].fill(1);
+    };
+    // In two parts of seven, one of them at the edge of a third.
+    change(1 << 20);
+    change((32 << 20) - 2500);
+    file.sync_all().unwrap();
+    let calls = |operation| lab.store.calls(operation);
+    assert_eq!((calls(Operation::MultipartPut), calls(Operation::MultipartCopy)), (3, 4));
+    // The next change is one of the version that is there now.
+    change(90 << 20);
+    file.sync_all().unwrap();
+    assert_eq!((calls(Operation::MultipartPut), calls(Operation::MultipartCopy)), (4, 10));
+    assert!(lab.body("large") == bytes && mount.read("large") == bytes);
+    // Longer, and cut and made longer again.
+    file.set_len(60 << 20).unwrap();
+    file.set_len((100 << 20) + 99).unwrap();
+    bytes.resize(60 << 20, 0);
+    bytes.resize((100 << 20) + 99, 0);
+    file.sync_all().unwrap();
+    assert_eq!((calls(Operation::MultipartPut), calls(Operation::MultipartCopy)), (8, 13));
+    assert!(lab.body("large") == bytes);
+    assert_eq!((calls(Operation::Put), calls(Operation::Copy)), (0, 0));
+}
+
+/// Somebody else's version is never mixed with ours.
+#[test]
+fn a_change_of_a_large_file_that_somebody_replaced_is_sent_whole() {
+    let lab = Lab::new();
+    let mut bytes = pattern(70 << 20, 3);
+    lab.insert("large", &bytes);
+    let mount = lab.mount();
+    assert!(mount.read("large") == bytes);
+    let file = fs::File::options().write(true).open(mount.path("large")).unwrap();
+    file.write_all_at(b"ours", 0).unwrap();
+    bytes[..4].copy_from_slice(b"ours");
+    lab.insert("large", b"theirs");
+    drop(file);
+    mount.drain();
+    assert_eq!(lab.body("large"), b"theirs");
+    let copy = lab.store.keys().into_iter().find(|key| key.contains(".conflict-")).unwrap();
+    assert!(lab.body(&copy) == bytes);
+    assert_eq!(lab.store.keys().len(), 2);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::{Arc, Weak};
 
 use super::pattern::Ahead;
-use super::{Flight, PIECE, STEP};
+use super::{Flight, IN_HAND, PIECE, STEP};
 use crate::volume::Volume;
 use crate::volume::content::Content;
 use crate::volume::tree::Ino;
@@ -25,6 +25,7 @@ impl Volume {
             Ahead::Window(window) => vec![window],
             Ahead::Whole => vec![asked.end.min(size)..size, 0..asked.start.min(size)],
         };
+        flights.piece = piece_of(&flights.plan);
         if !std::mem::replace(&mut flights.driven, true) {
             let content = content.clone();
             drop(tokio::spawn(async move { volume.drive(ino, content).await }));
@@ -33,7 +34,7 @@ impl Volume {
 
     /// Fetches what is planned, as long as somebody has the file open.
     async fn drive(self: Arc<Self>, ino: Ino, content: Arc<Content>) {
-        while let Ok(permit) = self.limits.ahead(2 * PIECE).await {
+        while let Ok(permit) = self.limits.ahead(IN_HAND).await {
             let Some(flight) = self.next_ahead(ino, &content).await else { return };
             let (volume, content) = (self.clone(), content.clone());
             drop(tokio::spawn(async move {
@@ -55,7 +56,7 @@ impl Volume {
         while let Some(part) = flights.plan.first().cloned().filter(|_| wanted) {
             let missing = state.present.missing(state.clamp(part.clone()));
             if let Some(free) = missing.iter().flat_map(|gap| flights.free(gap)).next() {
-                let piece = free.start..cut(free.start, part.end - part.start).min(free.end);
+                let piece = free.start..cut(free.start, flights.piece).min(free.end);
                 flights.plan[0].start = piece.end;
                 return Some(self.take_off(content, &mut flights, &state, piece));
             }
@@ -67,9 +68,13 @@ impl Volume {
     }
 }
 
-/// Where a piece ends that is the next of `planned` bytes. Pieces come to lie at multiples of the largest.
-fn cut(start: u64, planned: u64) -> u64 {
-    let length = (planned / PIECES).clamp(2 * STEP, PIECE);
+fn piece_of(plan: &[Range<u64>]) -> u64 {
+    let planned: u64 = plan.iter().map(|part| part.end - part.start).sum();
+    (planned / PIECES).clamp(2 * STEP, PIECE)
+}
+
+/// Where a piece of about this length ends. Pieces come to lie at multiples of the largest.
+fn cut(start: u64, length: u64) -> u64 {
     let end = (start + length) / STEP * STEP;
     end.min((start / PIECE + 1) * PIECE)
 }
@@ -80,9 +85,11 @@ mod tests {
 
     #[test]
     fn pieces_of_small_windows_are_small() {
-        assert_eq!(cut(STEP, 8 << 20), STEP + (1 << 20));
-        assert_eq!(cut(5, 1), 2 * STEP);
-        assert_eq!(cut(PIECE + STEP, 1 << 30), 2 * PIECE);
-        assert_eq!(cut(2 * PIECE, 1 << 30), 3 * PIECE);
+        let piece = |window: u64| piece_of(&[STEP..STEP + window, 0..STEP]);
+        assert_eq!((piece(1), piece(8 << 20), piece(1 << 30)), (2 * STEP, (8 << 20) / 8 + STEP / 8, PIECE));
+        assert_eq!(cut(STEP, 1 << 20), STEP + (1 << 20));
+        assert_eq!(cut(5, 2 * STEP), 2 * STEP);
+        assert_eq!(cut(PIECE + STEP, PIECE), 2 * PIECE);
+        assert_eq!(cut(2 * PIECE, PIECE), 3 * PIECE);
     }
 }

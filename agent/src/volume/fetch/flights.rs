@@ -10,13 +10,29 @@ use super::pattern::Pattern;
 /// Bytes on their way, and what is to be fetched after them.
 #[derive(Debug, Default)]
 pub(crate) struct Flights {
-    /// By their start; they do not overlap.
-    under_way: BTreeMap<u64, (u64, watch::Receiver<()>)>,
+    /// By their start: the end, and how far they have come. They do not overlap.
+    under_way: BTreeMap<u64, (u64, watch::Receiver<u64>)>,
     pub(super) pattern: Pattern,
-    /// What is to be fetched ahead.
+    /// What is to be fetched ahead, and in pieces of which size.
     pub(super) plan: Vec<Range<u64>>,
+    pub(super) piece: u64,
     /// Somebody does it.
     pub(super) driven: bool,
+}
+
+/// Waits for bytes that somebody else fetches.
+#[derive(Debug)]
+pub(super) struct Waiter {
+    until: u64,
+    reached: watch::Receiver<u64>,
+}
+
+impl Waiter {
+    /// Returns when they are there, or do not come any more.
+    pub(super) async fn wait(mut self) {
+        // The sender is dropped when the flight has landed.
+        let _ = self.reached.wait_for(|reached| *reached >= self.until).await;
+    }
 }
 
 impl Flights {
@@ -53,20 +69,25 @@ impl Flights {
         near.filter(move |taken| taken.end > start)
     }
 
-    /// `range` is being fetched until [`Flights::land`]; those who wait are woken when the answer is dropped.
-    pub(super) fn begin(&mut self, range: &Range<u64>) -> watch::Sender<()> {
-        let (landed, waiting) = watch::channel(());
+    /// `range` is being fetched until [`Flights::land`]; those who wait are woken when the answer says that their bytes
+    /// are there, or is dropped.
+    pub(super) fn begin(&mut self, range: &Range<u64>) -> watch::Sender<u64> {
+        let (reached, waiting) = watch::channel(range.start);
         self.under_way.insert(range.start, (range.end, waiting));
-        landed
+        reached
     }
 
     pub(super) fn land(&mut self, range: &Range<u64>) {
         self.under_way.remove(&range.start);
     }
 
-    /// Ends when the flights that have bytes of `range` have landed.
-    pub(super) fn waiters(&self, range: &Range<u64>) -> Vec<watch::Receiver<()>> {
-        self.over(range).filter_map(|taken| Some(self.under_way.get(&taken.start)?.1.clone())).collect()
+    /// What to wait for of the flights that have bytes of `range`.
+    pub(super) fn waiters(&self, range: &Range<u64>) -> Vec<Waiter> {
+        let waiter = |taken: Range<u64>| {
+            let (end, reached) = self.under_way.get(&taken.start)?;
+            Some(Waiter { until: range.end.min(*end), reached: reached.clone() })
+        };
+        self.over(range).filter_map(waiter).collect()
     }
 }
 
@@ -83,8 +104,23 @@ mod tests {
         assert_eq!(flights.free(&(12..18)), []);
         assert_eq!(flights.free(&(15..45)), [20..30, 40..45]);
         assert_eq!((flights.waiters(&(0..10)).len(), flights.waiters(&(19..31)).len()), (0, 2));
+        assert_eq!(flights.waiters(&(5..15)).pop().unwrap().until, 15);
         drop(one);
         flights.land(&(10..20));
         assert_eq!(flights.free(&(0..45)), [0..30, 40..45]);
+    }
+
+    #[tokio::test]
+    async fn who_waits_goes_on_as_soon_as_his_bytes_are_there() {
+        let mut flights = Flights::default();
+        let reached = flights.begin(&(10..20));
+        let (early, late) = (flights.waiters(&(0..15)).remove(0), flights.waiters(&(0..50)).remove(0));
+        reached.send_replace(15);
+        early.wait().await;
+        let late = late.wait();
+        tokio::pin!(late);
+        assert!(futures::poll!(late.as_mut()).is_pending());
+        drop(reached);
+        late.await;
     }
 }

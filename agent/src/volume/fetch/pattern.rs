@@ -8,6 +8,8 @@ const WHOLE: u64 = 64 << 20;
 const FIRST_WINDOW: u64 = 8 << 20;
 const LARGEST_WINDOW: u64 = 128 << 20;
 const GROWTH: u64 = 4;
+/// Who begins with so much at a time goes on.
+pub(crate) const BULK: u64 = 256 << 10;
 /// The requests of one reader come in any order within this.
 const SLACK: u64 = 4 << 20;
 /// After so many reads elsewhere the file is read at random.
@@ -56,10 +58,12 @@ impl Pattern {
     }
 
     fn go_on(&mut self, asked: &Range<u64>, size: u64, room: u64) -> Ahead {
-        let begins = self.next == 0;
+        let begins = self.next == 0 && asked.end - asked.start < BULK;
         self.next = self.next.max(asked.end);
+        // Windows grow as soon as the reader is clearly in one, and are renewed when half of the largest is left.
+        let left = if self.window < LARGEST_WINDOW { self.window / 8 * 7 } else { self.window / 2 };
         // A reader who only looks at the beginning is not read ahead for.
-        if begins || self.planned >= size || self.planned > self.next + self.window / 2 {
+        if begins || self.planned >= size || self.planned > self.next + left {
             return Ahead::AsPlanned;
         }
         self.window = (self.window * GROWTH).clamp(FIRST_WINDOW, LARGEST_WINDOW).min(room / 4);
@@ -86,9 +90,9 @@ mod tests {
         let mut pattern = Pattern::default();
         assert_eq!(pattern.note(&(0..4096), SIZE, ROOM), Ahead::AsPlanned);
         assert_eq!(pattern.note(&(4096..MIB), SIZE, ROOM), Ahead::Window(MIB..9 * MIB));
-        assert_eq!(pattern.note(&(MIB..2 * MIB), SIZE, ROOM), Ahead::AsPlanned);
+        assert_eq!(pattern.note(&(MIB..MIB + 4096), SIZE, ROOM), Ahead::AsPlanned);
         let mut windows = Vec::new();
-        for at in 2..1024 {
+        for at in 1..1024 {
             if let Ahead::Window(window) = pattern.note(&(at * MIB..(at + 1) * MIB), SIZE, ROOM) {
                 windows.push((window.end - window.start) / MIB);
                 assert!(window.start == (at + 1) * MIB && window.end <= SIZE);
@@ -96,6 +100,13 @@ mod tests {
         }
         assert_eq!(windows[..3], [32, 128, 128]);
         assert!(windows.len() < 20);
+    }
+
+    #[test]
+    fn who_begins_with_much_gets_a_window_at_once() {
+        let mut pattern = Pattern::default();
+        assert_eq!(pattern.note(&(0..MIB), SIZE, ROOM), Ahead::Window(MIB..9 * MIB));
+        assert_eq!(pattern.note(&(MIB..2 * MIB), SIZE, ROOM), Ahead::Window(2 * MIB..34 * MIB));
     }
 
     #[test]

@@ -14,8 +14,8 @@ use crate::volume::limits::is_full;
 
 const MAGIC: &[u8; 8] = b"EC2MPIJL";
 /// Raised when a reader of the old version would misunderstand the new. 2: special files, and other headers in `Amend`.
-/// 3: spilled parts, multipart uploads.
-const VERSION: u32 = 3;
+/// 3: spilled parts, multipart uploads. 4: what is on disk, and since which boot.
+const VERSION: u32 = 4;
 /// Older ones can still be read.
 const OLDEST_VERSION: u32 = 1;
 const HEADER_BYTES: usize = 12;
@@ -97,7 +97,8 @@ fn decode(bytes: &[u8]) -> io::Result<(Vec<Record>, usize)> {
 fn payload_at(bytes: &[u8], at: usize) -> Option<&[u8]> {
     let length = u32_at(bytes, at)? as usize;
     let checksum = u32_at(bytes, at + 4)?;
-    if length > MAX_PAYLOAD_BYTES {
+    // None is empty: zeros are what a disk has of bytes that did not get there.
+    if length == 0 || length > MAX_PAYLOAD_BYTES {
         return None;
     }
     let start = at + FRAME_HEADER_BYTES;

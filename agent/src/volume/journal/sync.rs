@@ -36,6 +36,11 @@ impl Syncer {
         *self.file.lock() = Arc::new(file);
     }
 
+    /// Whether everything up to `position` is known to be on disk.
+    pub(super) fn has_synced(&self, position: Position) -> bool {
+        self.synced.borrow().as_ref().is_ok_and(|synced| *synced >= position)
+    }
+
     pub(super) async fn sync(&self, position: Position) -> io::Result<()> {
         let mut synced = self.synced.clone();
         if !reached(&synced.borrow(), position) {

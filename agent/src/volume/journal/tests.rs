@@ -1,7 +1,10 @@
 #![allow(clippy::cast_possible_truncation)]
 
 use super::*;
+use crate::volume::attr::{Attr, Extra};
+use crate::volume::store::Etag;
 use std::io::Write;
+use uuid::Uuid;
 
 fn put(path: &str, base: Base) -> Op {
     Op::Put {
@@ -16,7 +19,7 @@ fn put(path: &str, base: Base) -> Op {
 }
 
 fn begin(seq: u64, op: Op) -> Record {
-    Record::Begin { seq: Seq(seq), op, supersedes: Vec::new() }
+    Record::Begin { seq: Seq(seq), op, supersedes: Vec::new(), on_disk: false }
 }
 
 fn version(text: &str) -> Base {
@@ -44,25 +47,31 @@ fn what_is_done_is_gone_and_what_is_not_comes_back() {
 #[test]
 fn superseded_operations_and_amended_attributes() {
     let new_attr = Attr::new(libc::S_IFREG | 0o600, 5, 5);
-    let left = unfinished([
-        begin(1, put("a", Base::Absent)),
-        Record::Begin { seq: Seq(2), op: put("a", Base::Absent), supersedes: vec![Seq(1)] },
-        Record::Amend { seq: Seq(2), attr: new_attr, extra: None },
-        begin(3, Op::Delete { path: "b".into(), base: Base::Unknown }),
-        Record::Failed { seq: Seq(3), error: "refused".into() },
-    ]);
+    let left = unfinished(
+        [
+            begin(1, put("a", Base::Absent)),
+            Record::Begin { seq: Seq(2), op: put("a", Base::Absent), supersedes: vec![Seq(1)], on_disk: false },
+            Record::Amend { seq: Seq(2), attr: new_attr, extra: None },
+            begin(3, Op::Delete { path: "b".into(), base: Base::Unknown }),
+            Record::Failed { seq: Seq(3), error: "refused".into() },
+        ],
+        None,
+    );
     assert_eq!(left.len(), 1);
     assert!(matches!(left[&Seq(2)].op, Op::Put { attr, .. } if attr == new_attr));
 }
 
 #[test]
 fn an_outcome_becomes_the_base_of_later_operations_only() {
-    let left = unfinished([
-        begin(1, put("a", Base::Absent)),
-        begin(2, put("a", Base::Unknown)),
-        begin(3, put("b", Base::Absent)),
-        Record::Done { seq: Seq(1), outcome: vec![("a".into(), version("e1"))] },
-    ]);
+    let left = unfinished(
+        [
+            begin(1, put("a", Base::Absent)),
+            begin(2, put("a", Base::Unknown)),
+            begin(3, put("b", Base::Absent)),
+            Record::Done { seq: Seq(1), outcome: vec![("a".into(), version("e1"))] },
+        ],
+        None,
+    );
     assert!(matches!(&left[&Seq(2)].op, Op::Put { base, .. } if *base == version("e1")));
     assert!(matches!(&left[&Seq(3)].op, Op::Put { base, .. } if *base == Base::Absent));
 }
@@ -181,7 +190,10 @@ async fn compaction_keeps_what_is_left_and_goes_on() {
     for seq in 0..100 {
         journal.append(&begin(seq, put("a", Base::Absent))).unwrap();
     }
-    let left = BTreeMap::from([(Seq(99), Unfinished { op: put("a", Base::Absent), open: true, upload: None })]);
+    let left = BTreeMap::from([(
+        Seq(99),
+        Unfinished { op: put("a", Base::Absent), open: true, upload: None, on_disk: false },
+    )]);
     let long = std::fs::metadata(dir.path().join("journal")).unwrap().len();
     journal.compact(&left).unwrap();
     assert!(std::fs::metadata(dir.path().join("journal")).unwrap().len() < long / 20);
@@ -191,4 +203,91 @@ async fn compaction_keeps_what_is_left_and_goes_on() {
     let left = Journal::open(dir.path()).unwrap().1;
     let seqs: Vec<_> = left.into_iter().map(|(seq, entry)| (seq.0, entry.open)).collect();
     assert_eq!(seqs, [(99, true), (100, false)]);
+}
+
+/// Frames written in another boot: what is named by `Synced`, or was on disk at its `Begin`, is trusted.
+#[test]
+fn after_another_boot_only_bytes_that_were_on_disk_are_uploaded() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = Journal::open_in(dir.path(), "first".into()).unwrap();
+    let open = |seq, path| Record::Open { seq: Seq(seq), op: put(path, Base::Absent), supersedes: vec![] };
+    journal.append(&begin(1, put("synced", Base::Absent))).unwrap();
+    journal.append(&begin(2, put("not", Base::Absent))).unwrap();
+    journal.append(&open(3, "open")).unwrap();
+    journal.append(&open(4, "open-synced")).unwrap();
+    journal.append(&Record::Synced { seqs: vec![Seq(1), Seq(4)] }).unwrap();
+    let on_disk = Record::Begin { seq: Seq(5), op: put("at-once", Base::Absent), supersedes: vec![], on_disk: true };
+    journal.append(&on_disk).unwrap();
+    journal.append(&begin(6, Op::Rmdir { path: "d".into() })).unwrap();
+    drop(journal);
+    let kinds = |boot: &str| {
+        let (_, left) = Journal::open_in(dir.path(), boot.into()).unwrap();
+        let kind = |entry: Unfinished| match entry.op {
+            Op::Put { .. } if entry.open => "open",
+            Op::Put { .. } => "put",
+            Op::Salvage { .. } => "salvage",
+            _ => "other",
+        };
+        left.into_values().map(kind).collect::<Vec<_>>()
+    };
+    assert_eq!(kinds("first"), ["put", "put", "open", "open", "put", "other"]);
+    let expected = ["put", "salvage", "salvage", "open", "put", "other"];
+    assert_eq!(kinds("second"), expected);
+    // What was decided stays decided, in this boot and in the next.
+    assert_eq!(kinds("second"), expected);
+    assert_eq!(kinds("third"), expected);
+}
+
+/// Older programs had bytes on disk before they wrote that they had them.
+#[test]
+fn a_journal_that_names_no_boot_is_trusted() {
+    let records = [begin(1, put("a", Base::Absent)), begin(2, put("b", Base::Absent))];
+    let left = unfinished(records, Some("now"));
+    assert!(left.values().all(|entry| entry.on_disk && matches!(entry.op, Op::Put { .. })));
+}
+
+#[test]
+fn what_was_moved_and_is_lost_does_not_move_what_is_older() {
+    let moved = |from: &str, to: &str| Op::Rename {
+        from: from.into(),
+        to: to.into(),
+        source: Base::Unknown,
+        base: Base::Unknown,
+        size: 1,
+        attr: Attr::new(libc::S_IFREG | 0o644, 1, 2),
+        extra: Extra::default(),
+        write: Uuid::from_u128(8),
+    };
+    let boot = |id: &str| Record::Boot { id: id.into() };
+    let records = [
+        boot("first"),
+        begin(1, put("a", version("old"))),
+        begin(2, moved("a", "b")),
+        begin(3, put("a", Base::Unknown)),
+        begin(4, moved("a", "c")),
+        boot("second"),
+        Record::Failed { seq: Seq(1), error: "lost".into() },
+    ];
+    let left = unfinished(records, Some("second"));
+    let source = |seq: u64| match &left[&Seq(seq)].op {
+        Op::Rename { source, .. } => source.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((source(2), source(4)), (Base::Absent, Base::Unknown));
+}
+
+/// A file system may have made a file longer and not have written what belongs there.
+#[test]
+fn zeros_are_a_torn_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = Journal::open(dir.path()).unwrap();
+    journal.append(&begin(1, put("a", Base::Absent))).unwrap();
+    drop(journal);
+    let mut file = std::fs::File::options().append(true).open(dir.path().join("journal")).unwrap();
+    file.write_all(&[0; 5000]).unwrap();
+    let (journal, left) = Journal::open(dir.path()).unwrap();
+    assert_eq!(left.len(), 1);
+    journal.append(&begin(2, put("b", Base::Absent))).unwrap();
+    drop(journal);
+    assert_eq!(Journal::open(dir.path()).unwrap().1.len(), 2);
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::volume::Volume;
+use crate::volume::cache::DataFile;
 use crate::volume::cache::extents::Extents;
 use crate::volume::cache::usage::Hold;
 use crate::volume::content::{Content, State};
@@ -40,6 +41,10 @@ impl Volume {
         let is_enough = || usage.clean() + usage.dirty() <= target;
         if is_enough() {
             return;
+        }
+        // What was uploaded a moment ago may go only when the disk knows of that.
+        if let Err(error) = self.journal.sync_all().await {
+            tracing::warn!(%error, "the journal cannot be synced, what it names stays in the cache");
         }
         self.drop_parts(|_| true, is_enough).await;
     }
@@ -113,11 +118,13 @@ impl Volume {
         if !clean && state.spilled.get(candidate.part).is_none() {
             return;
         }
-        let Some(data) = state.data.clone().filter(|data| self.is_ours_alone(&candidate.content, data)) else { return };
+        let ours = |data: &Arc<DataFile>| self.is_ours_alone(&candidate.content, data) && self.is_released(data);
+        let Some(data) = state.data.clone().filter(ours) else { return };
         let range = self.cut.range(candidate.part);
         state.present.remove(range.clone());
         if clean && state.present == Extents::default() {
             state.data = None;
+            data.note_unnamed();
         } else if let Err(error) = data.punch(range) {
             tracing::warn!(%error, "a part of a cache file cannot be dropped");
         }

@@ -90,6 +90,7 @@ impl World {
         let volume = volume.share();
         volume.replay(left).expect("a replay");
         runtime.spawn(volume.clone().write_back());
+        runtime.spawn(volume.clone().bring_to_disk());
         runtime.spawn(volume.clone().sweep_spills(spills));
         Life { runtime, volume, slots: BTreeMap::new(), known: parking_lot::Mutex::default() }
     }
@@ -408,7 +409,7 @@ impl Life {
             if some.is_empty() {
                 return Ok(all);
             }
-            all.extend(some);
+            all.extend_from_slice(&some);
         }
     }
 

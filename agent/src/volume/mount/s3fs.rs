@@ -195,8 +195,9 @@ fn excl(text: &str) -> anyhow::Result<Excl> {
 fn close(text: &str) -> anyhow::Result<Close> {
     match text {
         "local" => Ok(Close::Local),
+        "disk" => Ok(Close::Disk),
         "s3" => Ok(Close::S3),
-        _ => bail!("-o close={text}: local or s3"),
+        _ => bail!("-o close={text}: local, disk or s3"),
     }
 }
 

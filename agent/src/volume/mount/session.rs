@@ -29,6 +29,8 @@ const READAHEAD_KIB: u32 = 1024;
 const WORKERS: usize = 4;
 /// How long tasks may take to notice the end.
 const SHUTDOWN: Duration = Duration::from_secs(5);
+/// How long the local disk may take for what was written.
+const SETTLE: Duration = Duration::from_secs(60);
 /// How long a busy mount is waited for before it is detached.
 const BUSY: Duration = Duration::from_secs(2);
 
@@ -89,6 +91,7 @@ pub(super) fn mount_on(
     runtime.spawn(volume.clone().sweep_spills(spills));
     runtime.spawn(volume.clone().keep_up());
     runtime.spawn(volume.clone().keep_records());
+    runtime.spawn(volume.clone().bring_to_disk());
     runtime.spawn(volume.clone().watch_stores());
     runtime.spawn(volume.clone().serve_control(listener));
     Ok(MountedVolume { volume, session: Some(session), runtime: Some(runtime), _lock: lock })
@@ -208,6 +211,10 @@ impl MountedVolume {
         let result = detach(&self.volume.options.dir);
         runtime.block_on(self.volume.note_all_stores());
         self.volume.closing.cancel();
+        let settled = runtime.block_on(async { tokio::time::timeout(SETTLE, self.volume.settle_all()).await });
+        if !matches!(settled, Ok(Ok(()))) {
+            tracing::warn!("not all that was written is on the local disk: it must not lose its power now");
+        }
         self.volume.cache.freeze();
         let _ = std::fs::remove_file(&self.volume.options.control);
         drop(self.session.take());

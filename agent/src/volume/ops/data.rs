@@ -8,11 +8,14 @@ use std::sync::atomic::Ordering;
 use tokio::sync::RwLockWriteGuard;
 
 use super::seal::sync_data;
+use crate::volume::buffer::Buffer;
 use crate::volume::cache::extents::Extents;
 use crate::volume::cache::usage::Hold;
-use crate::volume::content::{Content, State};
+use crate::volume::content::{Content, Origin, State};
 use crate::volume::error::{Result, VolumeError};
+use crate::volume::fetch::pattern::BULK;
 use crate::volume::handle::Handle;
+use crate::volume::journal::Base;
 use crate::volume::limits::disk::Room;
 use crate::volume::limits::is_full;
 use crate::volume::passthrough::{Access, How, Register};
@@ -84,23 +87,56 @@ impl Volume {
     }
 
     /// Bytes of the version; fewer than asked at its end only.
-    pub(crate) async fn read(&self, handle: u64, offset: u64, length: u32) -> Result<Vec<u8>> {
+    pub(crate) async fn read(&self, handle: u64, offset: u64, length: u32) -> Result<Buffer> {
         let (ino, content, _) = self.file(handle)?;
         let asked = offset..offset.saturating_add(length.into());
         content.note_use(&self.cut, &asked);
-        let mut found = read_cached(&content, asked.clone()).await?;
-        let counter = if found.is_some() { &self.reads.hits } else { &self.reads.misses };
-        counter.fetch_add(1, Ordering::Relaxed);
-        loop {
-            if let Some(found) = found {
-                if !found.complete {
-                    self.read_ahead(ino, &content, &found.range, found.size);
-                }
-                return Ok(found.bytes);
-            }
-            self.ensure(ino, &content, asked.clone()).await?;
-            found = read_cached(&content, asked.clone()).await?;
+        let Some(found) = self.read_cached(&content, asked.clone()).await? else {
+            self.reads.misses.fetch_add(1, Ordering::Relaxed);
+            return self.read_missing(ino, &content, asked).await;
+        };
+        self.reads.hits.fetch_add(1, Ordering::Relaxed);
+        if !found.complete {
+            self.read_ahead(ino, &content, &found.range, found.size);
         }
+        Ok(found.bytes)
+    }
+
+    async fn read_missing(&self, ino: Ino, content: &Arc<Content>, asked: Range<u64>) -> Result<Buffer> {
+        let (range, size) = {
+            let state = content.state.read().await;
+            (state.clamp(asked.clone()), state.size)
+        };
+        // Who reads much gets more at the same time; who wants a little gets that first.
+        let bulk = range.end - range.start >= BULK;
+        if bulk {
+            self.read_ahead(ino, content, &range, size);
+        }
+        loop {
+            self.ensure(ino, content, asked.clone()).await?;
+            let Some(found) = self.read_cached(content, asked.clone()).await? else { continue };
+            if !found.complete && !bulk {
+                self.read_ahead(ino, content, &found.range, found.size);
+            }
+            return Ok(found.bytes);
+        }
+    }
+
+    /// The bytes, if the cache file has them all.
+    async fn read_cached(&self, content: &Content, asked: Range<u64>) -> Result<Option<Found>> {
+        let state = content.state.read().await;
+        let (range, size) = (state.clamp(asked), state.size);
+        let length = usize::try_from(range.end - range.start).map_err(|_| VolumeError::Invalid("a read that large"))?;
+        if range.is_empty() {
+            return Ok(Some(Found { bytes: self.buffers.lend(0), range, complete: true, size }));
+        }
+        if !state.present.contains(range.clone()) {
+            return Ok(None);
+        }
+        let data = state.data.as_ref().ok_or(VolumeError::Stale)?;
+        let mut bytes = self.buffers.lend(length);
+        data.file.read_exact_at(&mut bytes, range.start)?;
+        Ok(Some(Found { bytes, range, complete: state.present.contains(0..size), size }))
     }
 
     /// Writes into the cache file. The kernel knows the offset: it has the size, for appenders too. `unprivileged`: the
@@ -190,12 +226,16 @@ impl Volume {
             return Ok(());
         }
         match &state.data {
-            Some(data) if !self.is_ours_alone(content, data) => data.file.set_len(0)?,
+            Some(data) if !self.is_ours_alone(content, data) => {
+                self.await_release(data).await?;
+                data.file.set_len(0)?;
+            }
             Some(_) | None => state.data = Some(self.cache.create()?),
         }
         state.sealed = None;
         state.present = Extents::default();
         state.spilled = Spilled::default();
+        state.origin = None;
         state.size = 0;
         Ok(())
     }
@@ -215,6 +255,9 @@ impl Volume {
             let there = parts.iter().all(|index| state.has(self.cut.range(*index)));
             if !there || !state.spilled.completes(&self.cut, &state.present, state.size) {
                 continue;
+            }
+            if let Some(data) = state.data.as_ref().filter(|_| !state.dirty) {
+                self.await_release(data).await?;
             }
             self.begin_writing(ino, &mut state)?;
             content.way.lock().note_change();
@@ -240,8 +283,19 @@ impl Volume {
 
     /// What is in the cache file is ours to change from now on, and in the journal.
     pub(crate) fn begin_writing(&self, ino: Ino, state: &mut State) -> Result<()> {
+        if !state.dirty && self.is_clean(ino, state) {
+            state.origin = self.origin_of(ino, state);
+        }
         self.unseal(state)?;
         self.journal_open(ino, state)
+    }
+
+    /// The version that a clean file is, if the next upload is to replace that one.
+    fn origin_of(&self, ino: Ino, state: &State) -> Option<Origin> {
+        let tree = self.tree();
+        let node = tree.get(ino).ok()?;
+        let remote = node.remote.as_ref().filter(|remote| remote.size == state.size)?;
+        (node.base == Base::Version(remote.etag.clone())).then(|| Origin::new(remote.etag.clone(), remote.size))
     }
 
     fn unseal(&self, state: &mut State) -> Result<()> {
@@ -283,15 +337,15 @@ impl Volume {
         Ok(())
     }
 
-    /// `close` of one descriptor: what was written is on the local disk, and so is the journal that knows of it; with
-    /// [`Close::S3`] it is in S3. Reports an upload that failed since.
+    /// `close` of one descriptor: what was written survives this process, by the journal that knows of it; with
+    /// [`Close::Disk`] both are on the local disk, with [`Close::S3`] it is in S3. Reports an upload that failed since.
     pub(crate) async fn flush(&self, handle: u64) -> Result<()> {
         let (ino, content, write) = self.file(handle)?;
         if !write {
             return Ok(());
         }
         match self.options.close {
-            Close::Local => self.secure(ino, &content).await?,
+            Close::Local | Close::Disk => self.secure(ino, &content).await?,
             Close::S3 => self.upload(ino).await?,
         }
         self.report(ino)
@@ -339,26 +393,9 @@ impl Volume {
 
 /// Bytes that were asked for.
 struct Found {
-    bytes: Vec<u8>,
+    bytes: Buffer,
     range: Range<u64>,
     /// The cache file has all of the file.
     complete: bool,
     size: u64,
-}
-
-/// The bytes, if the cache file has them all.
-async fn read_cached(content: &Content, asked: Range<u64>) -> Result<Option<Found>> {
-    let state = content.state.read().await;
-    let (range, size) = (state.clamp(asked), state.size);
-    if range.is_empty() {
-        return Ok(Some(Found { bytes: Vec::new(), range, complete: true, size }));
-    }
-    if !state.present.contains(range.clone()) {
-        return Ok(None);
-    }
-    let data = state.data.as_ref().ok_or(VolumeError::Stale)?;
-    let length = usize::try_from(range.end - range.start).map_err(|_| VolumeError::Invalid("a read that large"))?;
-    let mut bytes = vec![0; length];
-    data.file.read_exact_at(&mut bytes, range.start)?;
-    Ok(Some(Found { bytes, range, complete: state.present.contains(0..size), size }))
 }

@@ -158,6 +158,7 @@ impl Volume {
             return Err(VolumeError::Exists);
         }
         let (attr, extra) = new_attr(tree.get(parent)?, caller, libc::S_IFREG | (mode & 0o7777));
+        data.note_named();
         let op = Op::Put {
             path,
             data: data.id,

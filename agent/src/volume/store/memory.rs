@@ -20,8 +20,12 @@ use parking_lot::Mutex;
 use self::content::Content;
 use self::faults::{Faults, Verdict};
 use super::{
-    Body, Condition, Etag, Headers, ListedUpload, ObjectInfo, ObjectKey, ObjectStore, Page, Part, Requests, StoreError,
+    Body, Condition, Etag, Headers, ListedUpload, ObjectInfo, ObjectKey, ObjectStore, Page, Part, Requests, Sink,
+    StoreError,
 };
+
+/// Bytes that are handed over at a time.
+const CHUNK: usize = 128 << 10;
 
 /// An object store in memory. Clones share the same objects and the same faults.
 #[derive(Debug, Clone, Default)]
@@ -166,6 +170,18 @@ impl ObjectStore for MemoryStore {
 
     async fn get_range(&self, key: &ObjectKey, etag: &Etag, range: Range<u64>) -> Result<Bytes, StoreError> {
         self.call(Operation::GetRange, |content| content.get_range(key, etag, range)).await
+    }
+
+    async fn read_range(
+        &self,
+        key: &ObjectKey,
+        etag: &Etag,
+        range: Range<u64>,
+        sink: &dyn Sink,
+    ) -> Result<(), StoreError> {
+        let mut bytes = self.get_range(key, etag, range).await?;
+        while !bytes.is_empty() && sink.take(vec![bytes.split_to(bytes.len().min(CHUNK))]).await {}
+        Ok(())
     }
 
     async fn list(

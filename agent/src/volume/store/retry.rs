@@ -12,7 +12,8 @@ use bytes::Bytes;
 use rand::Rng;
 
 use super::{
-    Body, Condition, Etag, Headers, ListedUpload, ObjectInfo, ObjectKey, ObjectStore, Page, Part, Requests, StoreError,
+    Body, Condition, Etag, Headers, ListedUpload, ObjectInfo, ObjectKey, ObjectStore, Page, Part, Requests, Sink,
+    StoreError,
 };
 
 /// How often, and how long in between.
@@ -112,6 +113,17 @@ impl<S: ObjectStore> ObjectStore for Retrying<S> {
 
     async fn get_range(&self, key: &ObjectKey, etag: &Etag, range: Range<u64>) -> Result<Bytes, StoreError> {
         self.repeat(|| self.store.get_range(key, etag, range.clone())).await
+    }
+
+    /// Not repeated: whoever takes the bytes knows how far they came.
+    async fn read_range(
+        &self,
+        key: &ObjectKey,
+        etag: &Etag,
+        range: Range<u64>,
+        sink: &dyn Sink,
+    ) -> Result<(), StoreError> {
+        self.store.read_range(key, etag, range, sink).await
     }
 
     async fn list(

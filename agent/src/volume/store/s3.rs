@@ -3,6 +3,7 @@
 //! The SDK's own retries are off: [`super::retry`] decides. Every call has a deadline, the reading of a reply's body
 //! included.
 
+mod body;
 mod convert;
 mod errors;
 mod keys;
@@ -32,7 +33,8 @@ pub use self::keys::Keys;
 use self::convert::{Prefix, body_stream, conditions, copy_source, etag, headers_of, object_info};
 use super::count::Counts;
 use super::{
-    Body, Condition, Etag, Headers, ListedUpload, ObjectInfo, ObjectKey, ObjectStore, Page, Part, Requests, StoreError,
+    Body, Condition, Etag, Headers, ListedUpload, ObjectInfo, ObjectKey, ObjectStore, Page, Part, Requests, Sink,
+    StoreError,
 };
 
 /// For calls that move no data.
@@ -143,6 +145,19 @@ impl S3Store {
     fn key(&self, key: &ObjectKey) -> String {
         self.prefix.full(key)
     }
+
+    /// The body of a reply with bytes of one version.
+    async fn ranged(&self, key: &ObjectKey, etag: &Etag, range: Range<u64>) -> Result<ByteStream, StoreError> {
+        let what = key.as_str();
+        if range.is_empty() {
+            return Err(StoreError::Refused(what.to_owned(), "empty range".to_owned()));
+        }
+        self.counts.get.add();
+        let call = self.client.get_object().bucket(&self.bucket).key(self.key(key)).if_match(&etag.0);
+        let call = call.range(format!("bytes={}-{}", range.start, range.end - 1));
+        let call = call.set_request_payer(self.payer.clone()).send();
+        Ok(call.await.map_err(|error| errors::store_error(what, &error))?.body)
+    }
 }
 
 /// What holds whatever the environment says.
@@ -183,12 +198,6 @@ async fn within<T>(
     tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(late()))
 }
 
-/// A reply's body, whole.
-async fn read(what: &str, body: ByteStream) -> Result<Bytes, StoreError> {
-    let bytes = body.collect().await;
-    bytes.map(|bytes| bytes.into_bytes()).map_err(|error| StoreError::Transient(what.to_owned(), error.to_string()))
-}
-
 #[async_trait]
 impl ObjectStore for S3Store {
     fn requests(&self) -> Requests {
@@ -220,22 +229,26 @@ impl ObjectStore for S3Store {
             // What is not read ends with its connection.
             return Ok((info, None));
         }
-        let bytes = within(what, transfer_time(info.size), read(what, body)).await?;
+        let bytes = within(what, transfer_time(info.size), body::whole(what, body)).await?;
         Ok((info, Some(bytes)))
     }
 
     async fn get_range(&self, key: &ObjectKey, etag: &Etag, range: Range<u64>) -> Result<Bytes, StoreError> {
         let what = key.as_str();
-        if range.is_empty() {
-            return Err(StoreError::Refused(what.to_owned(), "empty range".to_owned()));
-        }
-        self.counts.get.add();
-        let call = self.client.get_object().bucket(&self.bucket).key(self.key(key)).if_match(&etag.0);
-        let call = call.range(format!("bytes={}-{}", range.start, range.end - 1));
-        let call = call.set_request_payer(self.payer.clone()).send();
-        within(what, transfer_time(range.end - range.start), async {
-            let output = call.await.map_err(|error| errors::store_error(what, &error))?;
-            read(what, output.body).await
+        let limit = transfer_time(range.end.saturating_sub(range.start));
+        within(what, limit, async { body::whole(what, self.ranged(key, etag, range).await?).await }).await
+    }
+
+    async fn read_range(
+        &self,
+        key: &ObjectKey,
+        etag: &Etag,
+        range: Range<u64>,
+        sink: &dyn Sink,
+    ) -> Result<(), StoreError> {
+        let (what, length) = (key.as_str(), range.end.saturating_sub(range.start));
+        within(what, transfer_time(length), async {
+            body::hand_over(what, self.ranged(key, etag, range).await?, length, sink).await
         })
         .await
     }

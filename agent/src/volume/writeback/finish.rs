@@ -79,13 +79,13 @@ impl Volume {
     /// An operation cannot be done: its data go to lost+found, and it is shown.
     pub(super) fn give_up(&self, seq: Seq, error: &str) {
         let mut tree = self.tree();
-        let record = Record::Failed { seq, error: error.to_owned() };
-        let Some((op, tag)) = self.close_operation(&mut tree, seq, &record, &Vec::new()) else { return };
-        tag.spilled.keep_objects();
-        let text = match tag.data.as_deref().map(|data| self.keep_lost(seq, &op, data)) {
+        let text = match self.keep_lost(seq) {
             Some(kept) => format!("{error}; {kept}"),
             None => error.to_owned(),
         };
+        let record = Record::Failed { seq, error: error.to_owned() };
+        let Some((op, tag)) = self.close_operation(&mut tree, seq, &record, &Vec::new()) else { return };
+        tag.spilled.keep_objects();
         tracing::error!(%seq, path = op.subject(), error = text, "an operation failed for good");
         if let Some(node) = tag.ino.and_then(|ino| tree.get_mut(ino).ok()) {
             node.error = Some(text.clone());
@@ -99,11 +99,17 @@ impl Volume {
     /// Journal first, then the table, then the tree: after a crash the operation is found done or is done again.
     fn close_operation(&self, tree: &mut Tree, seq: Seq, record: &Record, outcome: &Outcome) -> Option<(Op, Tag)> {
         let mut table = self.queue.table.lock();
-        if let Err(error) = self.journal.append(record) {
+        let position = self.journal.append(record).unwrap_or_else(|error| {
             tracing::error!(%seq, %error, "the journal cannot be written, the operation will be repeated after a restart");
-        }
+            self.journal.position()
+        });
         failpoint::hit(failpoint::COMMITTED);
         let removed = table.pending.remove(seq, outcome)?;
+        table.unsettled.end(&removed.0, position);
+        removed.1.data.iter().for_each(|data| data.set_needed_until(position));
+        if let (Record::Failed { .. }, Op::Salvage { path, .. }) = (record, &removed.0) {
+            table.pending.orphan(path);
+        }
         table.forget(seq);
         tree.end(seq);
         self.queue.unsent.fetch_sub(removed.1.bytes, Ordering::Relaxed);
@@ -116,16 +122,27 @@ impl Volume {
     fn compact(&self, table: &super::Table) {
         let begun = table.pending.iter().map(|(seq, op, _)| {
             let upload = table.uploads.get(&seq).cloned();
-            (seq, Unfinished { op: op.clone(), open: false, upload })
+            (seq, Unfinished { op: op.clone(), open: false, upload, on_disk: table.on_disk.contains(&seq) })
         });
-        let open = table.open.iter();
-        let open = open.map(|(seq, op)| (*seq, Unfinished { op: op.clone(), open: true, upload: None }));
+        let open = table.open.iter().map(|(seq, op)| {
+            let on_disk = table.on_disk.contains(seq);
+            (*seq, Unfinished { op: op.clone(), open: true, upload: None, on_disk })
+        });
         if let Err(error) = self.journal.compact(&begun.chain(open).collect()) {
             tracing::warn!(%error, "the journal cannot be compacted");
         }
     }
 
-    fn keep_lost(&self, seq: Seq, op: &Op, data: &DataFile) -> String {
+    /// In lost+found before the journal forgets it. Where it is kept, if it has bytes.
+    fn keep_lost(&self, seq: Seq) -> Option<String> {
+        let table = self.queue.table.lock();
+        let (op, tag) = table.pending.get(seq)?;
+        let (op, data) = (op.clone(), tag.data.clone()?);
+        drop(table);
+        Some(self.set_aside(seq, &op, &data))
+    }
+
+    fn set_aside(&self, seq: Seq, op: &Op, data: &DataFile) -> String {
         let name = format!("{seq}-{}-{}", data.id, op.subject().replace('/', "_"));
         let name: String = name.chars().take(120).collect();
         match self.cache.keep_lost(data, &name, op) {

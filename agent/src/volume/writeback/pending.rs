@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::volume::attr::{Attr, Extra};
-use crate::volume::journal::{Op, Outcome, Seq};
+use crate::volume::journal::{self, Op, Outcome, Seq};
 
 #[derive(Debug)]
 struct Entry<T> {
@@ -160,6 +160,13 @@ impl<T> Pending<T> {
                 }
             }
         }
+    }
+
+    /// The file that was to be at `path` is lost: see [`journal::left::orphan`].
+    pub(crate) fn orphan(&mut self, path: &str) {
+        let Some(seqs) = self.by_path.get(path) else { return };
+        let first = seqs.first().copied().unwrap_or(Seq(u64::MAX));
+        journal::left::orphan(self.entries.range_mut(first..).map(|(_, entry)| &mut entry.op), path);
     }
 
     /// All operations, in order.

@@ -13,6 +13,7 @@ use super::finish::{Effect, Performed, Uploaded};
 use crate::volume::Volume;
 use crate::volume::attr::{self, Attr, Extra};
 use crate::volume::cache::DataFile;
+use crate::volume::content::Origin;
 use crate::volume::failpoint;
 use crate::volume::journal::{Base, OpenUpload, Seq};
 use crate::volume::spill::{Cut, Place, Spilled};
@@ -25,13 +26,24 @@ const SMALL: u64 = 256 << 10;
 /// How often S3 may be busy with a key before the whole operation starts again.
 const BUSY: usize = 5;
 
+/// Why bytes are not uploaded.
+const WENT_DOWN: &str = "the machine went down before the bytes were on the local disk";
+
 type Result<T> = std::result::Result<T, StoreError>;
+
+/// A cache file, what it lacks, and what S3 has of it in the version that is to be replaced.
+#[derive(Debug)]
+pub(super) struct Data {
+    pub(super) file: Arc<DataFile>,
+    pub(super) spilled: Spilled,
+    pub(super) origin: Option<Origin>,
+}
 
 /// What an object is made of.
 #[derive(Debug)]
 pub(super) enum Source {
-    /// A cache file, and what it lacks.
-    Data(Arc<DataFile>, Spilled),
+    /// A file.
+    Data(Data),
     /// The target of a symbolic link; nothing for a device, FIFO or socket.
     Inline(Bytes),
 }
@@ -39,8 +51,8 @@ pub(super) enum Source {
 impl Source {
     fn length(&self) -> Result<u64> {
         match self {
-            Self::Data(data, _) => {
-                Ok(data.file.metadata().map_err(|error| StoreError::Local(error.to_string()))?.len())
+            Self::Data(data) => {
+                Ok(data.file.file.metadata().map_err(|error| StoreError::Local(error.to_string()))?.len())
             }
             Self::Inline(bytes) => Ok(bytes.len() as u64),
         }
@@ -48,7 +60,7 @@ impl Source {
 
     fn body(&self, length: u64) -> Body {
         match self {
-            Self::Data(data, _) => Body::file(&data.path, 0..length),
+            Self::Data(data) => Body::file(&data.file.path, 0..length),
             Self::Inline(bytes) => Body::Bytes(bytes.clone()),
         }
     }
@@ -69,7 +81,7 @@ pub(super) struct Upload<'a> {
 impl Volume {
     pub(super) async fn put_file(&self, upload: &Upload<'_>) -> Result<Performed> {
         let content_type = match upload.source {
-            Source::Data(_, _) => attr::content_type(upload.path),
+            Source::Data(_) => attr::content_type(upload.path),
             Source::Inline(_) => attr::UNKNOWN_TYPE,
         };
         let headers = attr::to_headers(upload.attr, upload.extra, content_type, upload.write);
@@ -81,6 +93,14 @@ impl Volume {
             return Ok(Performed::new(vec![(done.path.clone(), done.base())], Effect::Uploaded(done)));
         }
         self.keep_loser(upload, &headers, size).await
+    }
+
+    /// An upload that may have been done before the machine went down, and must not be done any more.
+    pub(super) async fn expect_uploaded(&self, path: &str, write: Uuid) -> Result<Performed> {
+        match self.look(path).await?.filter(|info| attr::write_id(&info.headers) == Some(write)) {
+            Some(info) => Ok(Performed::new(vec![(path.to_owned(), Base::Version(info.etag))], Effect::None)),
+            None => Err(StoreError::Local(WENT_DOWN.to_owned())),
+        }
     }
 
     /// The condition for a write over `base`, and the version it names.
@@ -145,8 +165,9 @@ impl Volume {
         let key = ObjectKey::new(path);
         let length = upload.source.length()?;
         let etag = match &upload.source {
-            Source::Data(data, spilled) if self.goes_in_parts(length, spilled) => {
-                let parts = Parts { data, spilled, length };
+            Source::Data(data) if self.goes_in_parts(length, &data.spilled) => {
+                let origin = data.origin.as_ref().filter(|origin| replaces(condition, origin));
+                let parts = Parts { data: &data.file, spilled: &data.spilled, origin, length };
                 self.send_parts(upload.seq, &key, &parts, headers, condition).await?
             }
             source if length > SMALL => {
@@ -197,9 +218,14 @@ impl Volume {
     async fn put_parts(&self, key: &ObjectKey, upload: &str, parts: &Parts<'_>) -> Result<Vec<Part>> {
         futures::stream::iter(parts.layout(&self.cut))
             .map(|(number, range)| async move {
-                let part = match parts.spilled.get(u64::from(number) - 1) {
-                    Some(place) => self.copy_spilled(key, upload, number, place, &range).await?,
-                    None => self.put_part(key, upload, number, Body::file(&parts.data.path, range)).await?,
+                let index = u64::from(number) - 1;
+                let body = Body::file(&parts.data.path, range.clone());
+                let part = match (parts.spilled.get(index), parts.origin) {
+                    (Some(place), _) => self.copy_spilled(key, upload, number, place, &range).await?,
+                    (None, Some(origin)) if origin.has(index, &range) => {
+                        self.copy_untouched(key, upload, number, (&origin.etag, range), body).await?
+                    }
+                    (None, _) => self.put_part(key, upload, number, body).await?,
                 };
                 failpoint::hit(failpoint::MULTIPART_PART);
                 Ok(part)
@@ -224,6 +250,24 @@ impl Volume {
             Err(StoreError::NotFound(what) | StoreError::Conflict(what)) => {
                 let why = format!("its part in {from} cannot be copied: {what} is gone");
                 Err(StoreError::Refused(key.to_string(), why))
+            }
+            result => result,
+        }
+    }
+
+    /// S3 makes the part of the version that is to be replaced. Where that is gone, or the server does not do it, it is
+    /// sent: the end of the upload tells whether somebody else was faster.
+    async fn copy_untouched(
+        &self,
+        key: &ObjectKey,
+        upload: &str,
+        number: u16,
+        (etag, range): (&Etag, Range<u64>),
+        body: Body,
+    ) -> Result<Part> {
+        match self.store.multipart_copy(key, upload, i32::from(number), (key, etag), range).await {
+            Err(StoreError::NotFound(_) | StoreError::Conflict(_) | StoreError::Refused(_, _)) => {
+                self.put_part(key, upload, number, body).await
             }
             result => result,
         }
@@ -258,14 +302,21 @@ impl Volume {
 struct Parts<'a> {
     data: &'a DataFile,
     spilled: &'a Spilled,
+    /// The version that is to be replaced, if the file differs from it only where it was touched.
+    origin: Option<&'a Origin>,
     length: u64,
 }
 
+/// Whether a write under `condition` replaces that very version.
+fn replaces(condition: &Condition, origin: &Origin) -> bool {
+    matches!(condition, Condition::Matches(etag) if *etag == origin.etag)
+}
+
 impl Parts<'_> {
-    /// Numbers and bytes. Spilled parts are as they were cut; else there are as many of one size as fit.
+    /// Numbers and bytes. Parts that S3 has are as they were cut; else there are as many of one size as fit.
     fn layout(&self, cut: &Cut) -> Vec<(u16, Range<u64>)> {
         let length = self.length;
-        let ranges: Vec<Range<u64>> = if self.spilled.is_empty() {
+        let ranges: Vec<Range<u64>> = if self.spilled.is_empty() && self.origin.is_none() {
             let size = part_size(cut, length);
             (0..length.div_ceil(size)).map(|index| index * size..((index + 1) * size).min(length)).collect()
         } else {

@@ -84,6 +84,9 @@ impl Volume {
         if let Some(done) = target.filter(|info| attr::write_id(&info.headers) == Some(copy.write)) {
             return Ok(Some(Copied { path: copy.to.to_owned(), etag: done.etag, size: done.size }));
         }
+        if *copy.source == Base::Absent {
+            return Ok(None);
+        }
         let Some(source) = self.look(copy.from).await? else { return Ok(None) };
         let copied = |path: String, etag| Some(Copied { path, etag, size: source.size });
         let (condition, _) = self.condition(copy.to, copy.base).await?;

@@ -15,10 +15,8 @@ use super::finish::Performed;
 use super::{object, put, rename};
 use crate::volume::Volume;
 use crate::volume::attr::Extra;
-use crate::volume::cache::DataFile;
 use crate::volume::journal::{Op, Seq};
 use crate::volume::name;
-use crate::volume::spill::Spilled;
 use crate::volume::store::StoreError;
 
 const LONGEST_BACKOFF: Duration = Duration::from_secs(15);
@@ -108,12 +106,16 @@ impl Volume {
 
     async fn perform(&self, seq: Seq, op: &Op) -> std::result::Result<Performed, StoreError> {
         self.preserve(seq).await;
+        self.remember_before(op).await;
         match op {
             Op::Put { path, attr, extra, base, write, .. } => {
                 self.abort_leftovers(seq, path).await?;
-                let (data, spilled) = self.data_of(seq)?;
-                let source = put::Source::Data(data, spilled);
+                let source = put::Source::Data(self.data_of(seq)?);
                 self.put_file(&put::Upload { seq, path, attr, extra, base, write: *write, source }).await
+            }
+            Op::Salvage { path, write, .. } => {
+                self.abort_leftovers(seq, path).await?;
+                self.expect_uploaded(path, *write).await
             }
             Op::Symlink { path, target, attr, base, write } => {
                 let source = put::Source::Inline(name::from_key(target).into_encoded_bytes().into());
@@ -149,9 +151,12 @@ impl Volume {
         self.queue.table.lock().pending.get(seq).is_some_and(|(_, tag)| tag.plain)
     }
 
-    fn data_of(&self, seq: Seq) -> std::result::Result<(Arc<DataFile>, Spilled), StoreError> {
+    fn data_of(&self, seq: Seq) -> std::result::Result<put::Data, StoreError> {
         let table = self.queue.table.lock();
-        let data = table.pending.get(seq).and_then(|(_, tag)| Some((tag.data.clone()?, tag.spilled.clone())));
+        let data = table.pending.get(seq).and_then(|(_, tag)| {
+            let (spilled, origin) = (tag.spilled.clone(), tag.origin.clone());
+            Some(put::Data { file: tag.data.clone()?, spilled, origin })
+        });
         data.ok_or_else(|| StoreError::Local("the cache file is gone".to_owned()))
     }
 

@@ -48,7 +48,7 @@ impl Mounted {
     async fn read(&self, handle: u64) -> Vec<u8> {
         let bytes = self.volume.read(handle, 0, 4096).await.unwrap();
         self.volume.release(handle).await.unwrap();
-        bytes
+        bytes.to_vec()
     }
 
     /// What the kernel does in one open(2) of a program.
