@@ -60,6 +60,7 @@ pub(crate) fn perform(act: Act, root: &Path, job: &mut Job<'_>, drain: Drain<'_>
         Act::Build => programs::build(root),
         Act::Exec => programs::exec(root, job),
         Act::ExecAgain => {
+            programs::exec(root, job)?;
             fs::metadata(root.join(PROGRAM))?;
             programs::exec(root, job)
         }

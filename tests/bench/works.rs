@@ -182,7 +182,7 @@ pub(crate) enum Act {
     Build,
     /// Run `program`, which reads all of itself.
     Exec,
-    /// The same with its attributes known.
+    /// The same after it was run once, with its attributes known.
     ExecAgain,
 }
 
