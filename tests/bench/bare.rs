@@ -40,6 +40,7 @@ pub(crate) fn perform(act: Act, bucket: &Bucket, job: &mut Job<'_>) -> anyhow::R
         | Act::ReadAgain
         | Act::ReadRandomAgain { .. }
         | Act::Reopen
+        | Act::ExecAgain
         | Act::WriteSmall { .. }
         | Act::Log { .. }
         | Act::Overwrite { .. }

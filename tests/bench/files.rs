@@ -13,7 +13,7 @@ use anyhow::Context;
 
 use crate::content::{Content, PAGE, numbers};
 use crate::job::{Done, Job, Outcome, mib};
-use crate::material::BIG;
+use crate::material::{BIG, PROGRAM};
 use crate::seed::Expect;
 use crate::works::Act;
 
@@ -59,6 +59,10 @@ pub(crate) fn perform(act: Act, root: &Path, job: &mut Job<'_>, drain: Drain<'_>
         Act::Remove => programs::remove(root, job, drain),
         Act::Build => programs::build(root),
         Act::Exec => programs::exec(root, job),
+        Act::ExecAgain => {
+            fs::metadata(root.join(PROGRAM))?;
+            programs::exec(root, job)
+        }
     }
 }
 

@@ -10,11 +10,15 @@ use crate::works::{Act, Phase, Scene, Seed, Sizes};
 /// Seconds of a work, of those for whom it is long: a share of the time after which it is stopped.
 const LONG: &[(&str, Name, f64)] = &[
     ("re-read-random", Juicefs, 1.0),
+    ("overwrite-cold", S3fs, 1.2),
     ("create", S3fs, 1.1),
     ("create", Juicefs, 1.0),
     ("rename", S3fs, 0.9),
     ("rename", Rclone, 0.6),
     ("list", Rclone, 0.6),
+    ("read-files", S3fs, 1.0),
+    ("read-files", Rclone, 0.7),
+    ("read-files", Juicefs, 0.7),
     ("untar", Ours, 0.8),
     ("untar", S3fs, 1.2),
     ("untar", Rclone, 1.2),

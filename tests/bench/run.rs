@@ -48,8 +48,8 @@ pub(crate) struct Stage<'a> {
     pub(crate) until: Instant,
 }
 
-/// Who is to do a phase once more.
-type Wants = fn(&[&Sample], &Phase, &BTreeMap<Name, Promise>) -> Vec<Name>;
+/// Who of those who take part is to do a phase once more.
+type Wants = fn(&[&Sample], &Phase, &[Name], &BTreeMap<Name, Promise>) -> Vec<Name>;
 
 /// Plays all scenes; the book has what was measured, also when this fails half way.
 pub(crate) fn play(stage: &Stage<'_>, scenes: &[Scene], costs: &mut Costs, book: &mut Book) -> anyhow::Result<()> {
@@ -105,8 +105,11 @@ impl<'a> Run<'a> {
         let mut played = false;
         for scene in scenes {
             let samples = self.book.samples(self.stage.setting);
-            let wanted = scene.phases.iter().map(|phase| wants(&samples, phase, self.stage.promises));
-            let wanted = with_needed(scene, wanted.map(|names| self.present(&names)).collect());
+            let wanted = scene.phases.iter().map(|phase| {
+                let here = self.present(phase.who);
+                wants(&samples, phase, &here, self.stage.promises)
+            });
+            let wanted = with_needed(scene, wanted.collect());
             let expected = self.costs.scene(scene, &wanted);
             if !players(&wanted).is_empty() && too_long(Instant::now(), self.stage.until, expected).is_none() {
                 played = true;
@@ -178,8 +181,8 @@ impl<'a> Run<'a> {
     /// Who is to do a phase once more: nobody when that would take the time of the phases behind it.
     fn unclear(&self, play: &Play<'_>, number: usize) -> Vec<Name> {
         let (scene, phase) = (play.scene, &play.scene.phases[number]);
-        let names = need::undecided(&self.book.samples(self.stage.setting), phase, self.stage.promises);
-        let names: Vec<Name> = names.into_iter().filter(|name| play.wanted[number].contains(name)).collect();
+        let names =
+            need::undecided(&self.book.samples(self.stage.setting), phase, &play.wanted[number], self.stage.promises);
         let own = names.iter().map(|name| self.costs.work(scene, phase, *name)).sum::<Duration>();
         let behind = scene.phases.iter().zip(play.wanted).skip(number + 1);
         let behind = behind.flat_map(|(phase, names)| names.iter().map(|name| self.costs.work(scene, phase, *name)));

@@ -182,6 +182,8 @@ pub(crate) enum Act {
     Build,
     /// Run `program`, which reads all of itself.
     Exec,
+    /// The same with its attributes known.
+    ExecAgain,
 }
 
 /// With whom a value is compared.

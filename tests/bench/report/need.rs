@@ -13,7 +13,12 @@ const MOST: usize = 12;
 const FEW: usize = 3;
 
 /// Ours and those it is compared with, where a target is held or missed by what may be chance. Nobody whose work failed.
-pub(crate) fn undecided(samples: &[&Sample], phase: &Phase, promises: &BTreeMap<Name, Promise>) -> Vec<Name> {
+pub(crate) fn undecided(
+    samples: &[&Sample],
+    phase: &Phase,
+    here: &[Name],
+    promises: &BTreeMap<Name, Promise>,
+) -> Vec<Name> {
     let mut needed = Vec::new();
     for row in phase.rows {
         let group = Group::new(row, samples);
@@ -25,20 +30,20 @@ pub(crate) fn undecided(samples: &[&Sample], phase: &Phase, promises: &BTreeMap<
             }
         }
     }
-    Name::ALL.into_iter().filter(|name| needed.contains(name)).collect()
+    here.iter().copied().filter(|name| needed.contains(name)).collect()
 }
 
 /// Everybody who has not even failed, and ours to be compared with.
-pub(crate) fn missing(samples: &[&Sample], phase: &Phase, _: &BTreeMap<Name, Promise>) -> Vec<Name> {
+pub(crate) fn missing(samples: &[&Sample], phase: &Phase, here: &[Name], _: &BTreeMap<Name, Promise>) -> Vec<Name> {
     let group = Group::new(&phase.rows[0], samples);
-    with_ours(phase.who.iter().copied().filter(|name| group.of(*name).next().is_none()).collect())
+    with_ours(here.iter().copied().filter(|name| group.of(*name).next().is_none()).collect())
 }
 
 /// Everybody who was measured, and not three times.
-pub(crate) fn thin(samples: &[&Sample], phase: &Phase, _: &BTreeMap<Name, Promise>) -> Vec<Name> {
+pub(crate) fn thin(samples: &[&Sample], phase: &Phase, here: &[Name], _: &BTreeMap<Name, Promise>) -> Vec<Name> {
     let group = Group::new(&phase.rows[0], samples);
     let is_thin = |name: &Name| (1..FEW).contains(&group.values(*name).len());
-    with_ours(phase.who.iter().copied().filter(is_thin).collect())
+    with_ours(here.iter().copied().filter(is_thin).collect())
 }
 
 /// A ratio is of measurements taken side by side.
@@ -58,7 +63,7 @@ mod tests {
             let values = [(Name::Ours, ours), (Name::Bare, limit), (Name::Juicefs, peer)];
             values.map(|(name, value)| sample("cold-read", name, number, value))
         };
-        let wants = |samples: &[Sample]| undecided(&samples.iter().collect::<Vec<_>>(), &phase, &promises());
+        let wants = |samples: &[Sample]| undecided(&samples.iter().collect::<Vec<_>>(), &phase, phase.who, &promises());
         // 0.9 of the limit is asked for, and as much as the best peer.
         assert_eq!(wants(&pair(0, 95.0, 100.0, 10.0)), [Name::Ours, Name::Bare]);
         assert_eq!(wants(&pair(0, 300.0, 100.0, 290.0)), [Name::Ours, Name::Juicefs]);
@@ -77,9 +82,11 @@ mod tests {
     fn what_was_measured_once_is_thin() {
         let phase = phase();
         let mut all = vec![sample("cold-read", Name::Ours, 0, 1.0), sample("cold-read", Name::S3fs, 0, 1.0)];
-        let wants = |samples: &[Sample]| thin(&samples.iter().collect::<Vec<_>>(), &phase, &promises());
-        let absent = missing(&all.iter().collect::<Vec<_>>(), &phase, &promises());
+        let wants = |samples: &[Sample]| thin(&samples.iter().collect::<Vec<_>>(), &phase, phase.who, &promises());
+        let absent = missing(&all.iter().collect::<Vec<_>>(), &phase, phase.who, &promises());
         assert_eq!(absent, [Name::Ours, Name::Juicefs, Name::Bare], "and who was measured is measured beside them");
+        let absent = missing(&all.iter().collect::<Vec<_>>(), &phase, &[Name::Ours, Name::S3fs], &promises());
+        assert!(absent.is_empty(), "who takes no part is not waited for");
         assert_eq!(wants(&all), [Name::Ours, Name::S3fs]);
         all.extend((1..3).map(|pair| sample("cold-read", Name::Ours, pair, 1.0)));
         assert_eq!(wants(&all), [Name::Ours, Name::S3fs]);
