@@ -70,3 +70,23 @@ fn the_volume_is_what_the_reference_says() {
         }
     });
 }
+
+#[test]
+fn a_large_file_is_written_on_after_its_directory_was_moved() {
+    let (file, moved) = ("c/a".to_owned(), Step::Rename { from: "c".to_owned(), to: "a".to_owned() });
+    let write = |offset| Step::WriteSlot { slot: 0, offset, length: 65_537, seed: 1 };
+    for between in [Step::Drain, Step::Wait { turns: 200 }, Step::Wait { turns: 20 }] {
+        let steps = [
+            Step::Mkdir { path: "c".to_owned() },
+            Step::Open { slot: 0, path: file.clone() },
+            Step::Write { path: file.clone(), offset: 65_536, length: 65_536, seed: 2 },
+            Step::Drain,
+            moved.clone(),
+            between,
+            write(0),
+            Step::Drain,
+            write(100),
+        ];
+        check(&steps).unwrap();
+    }
+}

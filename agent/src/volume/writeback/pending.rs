@@ -152,7 +152,8 @@ impl<T> Pending<T> {
         Some((entry.op, entry.tag))
     }
 
-    fn teach(&mut self, outcome: &Outcome) {
+    /// Operations that wait learn what S3 has under their paths.
+    pub(crate) fn teach(&mut self, outcome: &Outcome) {
         for (path, version) in outcome {
             for seq in self.by_path.get(path).into_iter().flatten() {
                 if let Some(entry) = self.entries.get_mut(seq) {

@@ -168,9 +168,28 @@ impl Volume {
                 None => return Ok((target, object.etag)),
             },
         };
+        self.note_renewed(seq, rest, &target, (&version, &etag));
         self.delete_version(object.key.as_str(), &version).await.or_else(ignore_conflict)?;
         failpoint::hit(failpoint::RENAME_KEY);
         Ok((target, etag))
+    }
+
+    /// A copy of an object that went up in parts has another ETag: whoever knows the version, and what is to replace it,
+    /// goes by that from now on. `rest`: the name below the directory.
+    fn note_renewed(&self, seq: Seq, rest: &str, target: &str, (was, is): (&Etag, &Etag)) {
+        if was == is {
+            return;
+        }
+        let mut tree = self.tree();
+        let mut table = self.queue.table.lock();
+        table.pending.teach(&vec![(target.to_owned(), Base::Version(is.clone()))]);
+        let dir = table.pending.get(seq).and_then(|(_, tag)| tag.ino);
+        let ino = dir.and_then(|dir| rest.split('/').try_fold(dir, |ino, name| tree.child(ino, name)));
+        let Some(Ok(node)) = ino.map(|ino| tree.get_mut(ino)) else { return };
+        if node.base == Base::Version(was.clone()) {
+            node.base = Base::Version(is.clone());
+        }
+        node.remote.iter_mut().filter(|remote| remote.etag == *was).for_each(|remote| remote.etag = is.clone());
     }
 
     /// Copies the version that was listed to where nothing is, in one request. None where it takes more than that.
