@@ -13,6 +13,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, Test
 use self::life::World;
 use self::reference::Reference;
 use self::steps::Step;
+use super::store::memory::Operation;
 
 /// Operations of one case.
 const STEPS: usize = 60;
@@ -89,4 +90,18 @@ fn a_large_file_is_written_on_after_its_directory_was_moved() {
         ];
         check(&steps).unwrap();
     }
+}
+
+#[test]
+fn a_file_is_written_again_after_the_move_of_its_directory_was_begun_twice() {
+    let write = |path: &str, seed| Step::Write { path: path.to_owned(), offset: 0, length: 10, seed };
+    let steps = [
+        Step::Mkdir { path: "b".to_owned() },
+        write("b/c", 1),
+        Step::Lose { operation: Operation::Delete },
+        Step::Rename { from: "b".to_owned(), to: "c".to_owned() },
+        write("c/c", 2),
+        Step::Drain,
+    ];
+    (0..20).for_each(|_| check(&steps).unwrap());
 }

@@ -168,21 +168,22 @@ impl Volume {
                 None => return Ok((target, object.etag)),
             },
         };
-        self.note_renewed(seq, rest, &target, (&version, &etag));
+        self.note_moved_key(seq, rest, &target, (&version, &etag));
         self.delete_version(object.key.as_str(), &version).await.or_else(ignore_conflict)?;
         failpoint::hit(failpoint::RENAME_KEY);
         Ok((target, etag))
     }
 
-    /// A copy of an object that went up in parts has another ETag: whoever knows the version, and what is to replace it,
-    /// goes by that from now on. `rest`: the name below the directory.
-    fn note_renewed(&self, seq: Seq, rest: &str, target: &str, (was, is): (&Etag, &Etag)) {
-        if was == is {
-            return;
-        }
+    /// What is to replace the version goes by what it is now, even if the move is begun again and does not come by here
+    /// any more. A copy of an object that went up in parts has another ETag, by which the inode goes, too. `rest`: the name
+    /// below the directory.
+    fn note_moved_key(&self, seq: Seq, rest: &str, target: &str, (was, is): (&Etag, &Etag)) {
         let mut tree = self.tree();
         let mut table = self.queue.table.lock();
         table.pending.teach(&vec![(target.to_owned(), Base::Version(is.clone()))]);
+        if was == is {
+            return;
+        }
         let dir = table.pending.get(seq).and_then(|(_, tag)| tag.ino);
         let ino = dir.and_then(|dir| rest.split('/').try_fold(dir, |ino, name| tree.child(ino, name)));
         let Some(Ok(node)) = ino.map(|ino| tree.get_mut(ino)) else { return };
