@@ -387,7 +387,7 @@ impl Volume {
         table.last = table.last.max(seq.0);
         self.queue.unsent.fetch_add(tag.bytes, Ordering::Relaxed);
         table.note_bytes(seq, &tag);
-        table.pending.add(seq, op, tag);
+        table.pending.add_again(seq, op, tag);
         tree.begin(seq);
     }
 }

@@ -14,10 +14,19 @@ struct Entry<T> {
     /// What the owner of the table wants to know again when it ends.
     tag: T,
     started: bool,
+    /// An earlier process may have done it, in part or whole: it is repeated as it was.
+    repeated: bool,
     /// How many earlier operations it waits for.
     waits: usize,
     /// Who waits for it.
     waiting: Vec<Seq>,
+}
+
+impl<T> Entry<T> {
+    /// Whether S3 cannot know anything of it yet.
+    fn is_untouched(&self) -> bool {
+        !self.started && !self.repeated
+    }
 }
 
 /// The table.
@@ -58,7 +67,14 @@ impl<T> Pending<T> {
         if before.is_empty() {
             self.ready.insert(seq);
         }
-        self.entries.insert(seq, Entry { op, tag, started: false, waits: before.len(), waiting: Vec::new() });
+        let waits = before.len();
+        self.entries.insert(seq, Entry { op, tag, started: false, repeated: false, waits, waiting: Vec::new() });
+    }
+
+    /// Adds an operation of an earlier process.
+    pub(crate) fn add_again(&mut self, seq: Seq, op: Op, tag: T) {
+        self.add(seq, op, tag);
+        self.entries.entry(seq).and_modify(|entry| entry.repeated = true);
     }
 
     /// The operations that `op` has to wait for.
@@ -95,12 +111,12 @@ impl<T> Pending<T> {
         moves.into_iter().any(|entry| matches!(&entry.op, Op::RenameDir { to, .. } if is_below(path, to)))
     }
 
-    /// The latest operation on `path` if it has not started and nothing waits for it: a later state of the same file
-    /// may take its place.
+    /// The latest operation on `path` if it has not started, in no process, and nothing waits for it: a later state of the
+    /// same file may take its place.
     pub(crate) fn replaceable(&self, path: &str) -> Option<(Seq, &Op)> {
         let seq = *self.by_path.get(path)?.last()?;
         let entry = self.entries.get(&seq)?;
-        let free = !entry.started && entry.waiting.is_empty() && matches!(entry.op, Op::Put { .. });
+        let free = entry.is_untouched() && entry.waiting.is_empty() && matches!(entry.op, Op::Put { .. });
         free.then_some((seq, &entry.op))
     }
 
@@ -120,7 +136,7 @@ impl<T> Pending<T> {
     /// Changes the attributes an operation writes; false when it has started already, or does not write these.
     pub(crate) fn amend(&mut self, seq: Seq, attr: Attr, extra: Option<&Extra>) -> bool {
         match self.entries.get_mut(&seq) {
-            Some(entry) if !entry.started && entry.op.has_attr() && (extra.is_none() || entry.op.has_extra()) => {
+            Some(entry) if entry.is_untouched() && entry.op.has_attr() && (extra.is_none() || entry.op.has_extra()) => {
                 entry.op.set_attr(attr, extra);
                 true
             }
@@ -260,5 +276,29 @@ mod tests {
     fn below_is_by_components() {
         assert!(is_below("a/b", "a") && is_below("a", "a") && is_below("a", ""));
         assert!(!is_below("ab", "a") && !is_below("a", "a/b"));
+    }
+
+    #[test]
+    fn what_an_earlier_process_may_have_done_is_repeated_as_it_was() {
+        let put = || Op::Put {
+            path: "a".into(),
+            data: serde_json::from_str(r#""00000000000000000000000000000001""#).unwrap(),
+            spilled: Vec::new(),
+            attr: Attr::new(0, 0, 0),
+            extra: Extra::default(),
+            base: Base::Absent,
+            write: uuid::Uuid::new_v4(),
+        };
+        for again in [false, true] {
+            let mut pending = Pending::default();
+            if again {
+                pending.add_again(Seq(1), put(), ())
+            } else {
+                pending.add(Seq(1), put(), ())
+            }
+            assert_eq!(pending.replaceable("a").is_some(), !again);
+            assert_eq!(pending.amend(Seq(1), Attr::new(0, 7, 7), None), !again);
+            assert!(pending.start_next().is_some());
+        }
     }
 }
