@@ -134,6 +134,8 @@ impl Volume {
             let page = self.store.list(&prefix, None, None, PAGE).await?;
             if page.objects.is_empty() {
                 tokio::try_join!(self.move_other_forms(from, to), self.remove_records(from))?;
+                // What an upload before the move told those who come after it has moved away.
+                outcome.extend(self.queue.touched_below(from).into_iter().map(|path| (path, Base::Absent)));
                 return Ok(Performed::new(outcome, Effect::Moved { from: from.to_owned(), to: to.to_owned() }));
             }
             let moved: Vec<(String, Etag)> = futures::stream::iter(page.objects)
